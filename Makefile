@@ -1,0 +1,70 @@
+# make test      the test suite            make example   the example crawl, ends with a table of handlers
+# make lint      style, imports, paths     make types     mypy
+# make docs      the documentation         make bench     the benchmarks
+#
+# Each makes .venv, when it is not there, and installs in it what it needs and nothing more. tox runs the same lines in
+# environments of its own: it sets BIN and empties the READY variables.
+
+VENV = .venv
+BIN = $(VENV)/bin
+PYTEST_ARGS = -n 2
+TEST_READY = $(VENV)/.ready-test
+EXAMPLE_READY = $(VENV)/.ready-example
+CHECK_READY = $(VENV)/.ready-check
+DOCS_READY = $(VENV)/.ready-docs
+
+# The first Python that is new enough and can make a virtual environment.
+PYTHON = $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python3.10; do \
+	$$python -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1 && echo $$python && break; done)
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Absolute paths of somebody's machine; the pattern does not match itself.
+MACHINE_PATHS = (^|[^[:alnum:]_.-])/(home|root|work|Users)/
+
+.PHONY: test example lint format types docs bench
+.DEFAULT_GOAL = test
+
+test: $(TEST_READY)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+example: $(EXAMPLE_READY)
+	cd example_project && $(abspath $(BIN))/python -m scrapy crawl books
+	cd example_project && $(abspath $(BIN))/python -m scrapy crawl compare
+
+lint: $(CHECK_READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+	! git grep --line-number --extended-regexp -I '$(MACHINE_PATHS)'
+
+format: $(CHECK_READY)
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+types: $(CHECK_READY)
+	$(BIN)/mypy
+
+docs: $(DOCS_READY)
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
+bench: $(TEST_READY)
+	$(BIN)/python -m bench.scheduler
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo 'make needs Python >= 3.10 with its venv module (Debian: apt-get install python3-venv)' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(TEST_READY): $(BIN)/python setup.cfg pyproject.toml
+	$(INSTALL) --editable '.[test,example,poet]'
+	@touch $@
+
+$(EXAMPLE_READY): $(BIN)/python setup.cfg pyproject.toml
+	$(INSTALL) --editable '.[example]'
+	@touch $@
+
+$(CHECK_READY): $(BIN)/python setup.cfg pyproject.toml
+	$(INSTALL) --editable '.[check]'
+	@touch $@
+
+$(DOCS_READY): $(BIN)/python setup.cfg pyproject.toml
+	$(INSTALL) --editable '.[docs]'
+	@touch $@

@@ -1,0 +1,10 @@
+from __future__ import annotations
+
+from importlib.metadata import version as installed_version
+
+project = "scrapy-poolplus"
+copyright = "2026, scrapy-poolplus developers"
+release = installed_version("scrapy-poolplus")
+html_theme = "furo"
+html_title = project
+nitpicky = True

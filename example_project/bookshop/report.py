@@ -1,0 +1,78 @@
+"""What the terminal shows: a summary of one crawl, and the table of handlers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from bookshop.compare import CLOSE_AFTER, CONCURRENCY, ROUND_TRIP, Comparison
+from bookshop.result import CrawlResult
+from bookshop.site.catalogue import Kind
+from bookshop.site.log import SiteSummary
+
+PLURALS = {
+    Kind.BOOK: "books",
+    Kind.LISTING: "listing pages",
+    Kind.COVER: "covers",
+    Kind.WITHDRAWN: "pages that answer 404",
+    Kind.ROBOTS: "robots.txt",
+}
+
+
+def console() -> Console:
+    """Standard output; without a terminal wide enough for the table, whatever a CI log claims to be."""
+    out = Console()
+    return out if out.is_terminal else Console(width=118)
+
+
+def summary_table(result: CrawlResult, site: SiteSummary, kinds: Counter[Kind], title: str) -> Table:
+    """One crawl: what came, and what it cost the shop."""
+    table = Table(title=title, show_header=False, title_justify="left")
+    table.add_column(style="bold")
+    table.add_column()
+    table.add_row("pages right", f"{result.pages_right:,} of {result.pages_expected:,}" + _wrong(result))
+    table.add_row("", ", ".join(f"{kinds[kind]:,} {name}" for kind, name in PLURALS.items() if kinds[kind]))
+    table.add_row("items", f"{result.items:,}")
+    table.add_row("errors", f"{result.errors:,}")
+    connections = [f"{count} {protocol}" for protocol, count in site.connections.items()]
+    unused = [f"{site.unused} unused"] if site.unused else []
+    table.add_row("connections", ", ".join(connections + unused))
+    table.add_row("requests per connection", f"{site.mean_requests:,.1f} on average, {site.most_requests:,} at most")
+    table.add_row("reuse", f"{site.reuse:.1%} of {site.requests:,} requests needed no new connection")
+    table.add_row("TLS handshakes", f"{site.handshakes}" + (f", {site.resumed} resumed" if site.resumed else ""))
+    table.add_row("time", f"{site.seconds:.1f} s, {site.requests / max(site.seconds, 0.001):,.0f} requests a second")
+    return table
+
+
+def _wrong(result: CrawlResult) -> str:
+    return f", {result.pages_wrong:,} wrong" if result.pages_wrong else ""
+
+
+def comparison_table(rows: Sequence[Comparison]) -> Table:
+    """One row for each handler. Pages are held against the catalogue by status and hash; the rest is the shop's log."""
+    table = Table(
+        title=f"The same crawl of {rows[0].pages:,} pages, {ROUND_TRIP * 1000:.0f} ms away, {CONCURRENCY} requests at once",
+        caption="Connections, handshakes and seconds are from the shop's own log. No request is retried.",
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("handler")
+    table.add_column("protocol")
+    for heading in ("pages right", "connections", "handshakes", "seconds"):
+        table.add_column(heading, justify="right")
+    table.add_column(f"pages lost when the shop\ncloses each connection\nafter {CLOSE_AFTER} requests", justify="right")
+    for row in rows:
+        site = row.plain.site
+        table.add_row(
+            row.contender.name,
+            ", ".join(site.connections),
+            f"{row.plain.pages_right():,}",
+            f"{site.opened:,}",
+            f"{site.handshakes:,}",
+            f"{site.seconds:.1f}" if row.plain.result is not None else "failed",
+            f"{row.pages_lost():,}" if row.closing.result is not None else "failed",
+        )
+    return table

@@ -1,0 +1,128 @@
+"""Caps: who may have one connection more, who waits in turn for it, and who gives way.
+
+A new connection needs a slot of two scopes, its origin's and the crawl's. A key that must wait is in the queue of one
+of them. Where that is the crawl's, it has claimed its slot of the origin: were it in neither count, a slot of the
+origin could come free for a key that then waits for the crawl, and the next one of the origin would be asleep.
+
+The queue is in order of starvation, not of arrival in it: a key that is served by connections it has would otherwise
+stand before one that has none.
+"""
+
+from __future__ import annotations
+
+from heapq import heapify, heappop, heappush, heapreplace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from scrapy_poolplus.core.origin import Origin, PoolKey
+    from scrapy_poolplus.core.records import ConnectionRecord, KeyRecord
+
+
+class Scope:
+    """What a cap counts: the crawl, or one origin over all its keys.
+
+    `limit` is a cap in connections of any state but CLOSED. None: those that are not idle, against the requests handed
+    to us (`tickets`) plus one spare, so that the pool is never the throttle where the user set no cap.
+    """
+
+    __slots__ = (
+        "_queue",
+        "blocked",
+        "claims",
+        "count",
+        "gone",
+        "idle",
+        "keys",
+        "limit",
+        "reclaim_at",
+        "surplus",
+        "tickets",
+    )
+
+    def __init__(self, limit: int | None) -> None:
+        self.limit = limit
+        self.gone = False
+        self.count = 0
+        """Connections."""
+        self.claims = 0
+        """Slots promised to keys that wait for one of the crawl's."""
+        self.tickets = 0
+        """Waiting and in flight."""
+        self.keys: dict[PoolKey, KeyRecord] = {}
+        self.idle: dict[int, ConnectionRecord] = {}
+        """Open and without streams, least recently used first."""
+        self.surplus: dict[KeyRecord, None] = {}
+        """Keys with more dials out than waiters."""
+        self.blocked: dict[KeyRecord, None] = {}
+        """Keys that wait in turn for a slot of this scope."""
+        self._queue: list[tuple[float, int, KeyRecord]] = []
+        """Heap of them by (starved since, turn); entries may be out of date, and are then too early, never too late."""
+        self.reclaim_at: float | None = None
+        """When to look who starves."""
+
+    def full(self) -> bool:
+        """True when one more connection would be over the cap."""
+        if self.limit is not None:
+            return self.count + self.claims >= self.limit
+        return self.count - len(self.idle) > self.tickets
+
+    def gives_way(self) -> ConnectionRecord | None:
+        """The connection to close for a new one: the least recently used idle one, else a dial nobody waits for."""
+        if self.limit is not None and self.idle:
+            return next(iter(self.idle.values()))
+        for key in self.surplus:
+            return next(reversed(key.connecting.values()))
+        return None
+
+    def block(self, key: KeyRecord, since: float, turn: int) -> None:
+        """The key waits in turn for a slot of this scope, as one that has been blocked `since`."""
+        key.blocked_by, key.blocked_since, key.turn = self, since, turn
+        self.blocked[key] = None
+        heappush(self._queue, (key.starved_since(), turn, key))
+        if len(self._queue) > 2 * len(self.blocked) + 8:
+            self._queue = [(other.starved_since(), other.turn, other) for other in self.blocked]
+            heapify(self._queue)
+
+    def unblock(self, key: KeyRecord) -> None:
+        """The key waits no longer."""
+        key.blocked_by = None
+        del self.blocked[key]
+
+    def most_starved(self) -> KeyRecord:
+        """The key whose turn it is; one must be blocked."""
+        queue = self._queue
+        while True:
+            since, turn, key = queue[0]
+            if key.blocked_by is not self or key.turn != turn:
+                heappop(queue)
+            elif since < key.starved_since():
+                heapreplace(queue, (key.starved_since(), turn, key))
+            else:
+                return key
+
+    def in_turn(self) -> list[KeyRecord]:
+        """All that are blocked, the most starved first."""
+        return sorted(self.blocked, key=lambda key: (key.starved_since(), key.turn))
+
+    def victim(self, starved: KeyRecord) -> ConnectionRecord | None:
+        """The connection that should give its slot to `starved`: of the key with the most open ones the one dialled
+        first. None where nobody has more than it has, or two keys would take each other's in turn without end."""
+        best: ConnectionRecord | None = None
+        most = len(starved.connections)
+        for key in self.keys.values():
+            candidates = [record for record in key.connections.values() if record.open]
+            if len(candidates) > most or (best is not None and len(candidates) == most and min(candidates) < best):
+                best, most = min(candidates), len(candidates)
+        return best
+
+
+class OriginScope(Scope):
+    """One origin over all its keys. Exists while it has a key, or is to be left in peace."""
+
+    __slots__ = ("hold_until", "origin")
+
+    def __init__(self, origin: Origin, limit: int | None) -> None:
+        super().__init__(limit)
+        self.origin = origin
+        self.hold_until: float | None = None
+        """No new dial before: it said ENHANCE_YOUR_CALM."""

@@ -1,0 +1,171 @@
+"""What observers see: frozen values, emitted after the transition is committed.
+
+Draining and closed are two events. Times are seconds of the pool's clock, sizes are bytes. An observer is any
+``Callable[[PoolEvent], None]``; it decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from scrapy_poolplus.core.origin import HttpProtocol, PoolKey
+
+
+class CloseReason(Enum):
+    """Why a connection drains or closes. The first one wins."""
+
+    REQUESTS_SPENT = "requests_spent"
+    AGE_SPENT = "age_spent"
+    BYTES_SPENT = "bytes_spent"
+    IDLE_TIMEOUT = "idle_timeout"
+    EVICTED = "evicted"
+    RECLAIMED = "reclaimed"
+    RETIRED = "retired"
+    GOAWAY = "goaway"
+    NOT_REUSABLE = "not_reusable"
+    PEER_CLOSED = "peer_closed"
+    CONNECTION_RESET = "connection_reset"
+    PROTOCOL_ERROR = "protocol_error"
+    PING_TIMEOUT = "ping_timeout"
+    DIAL_FAILED = "dial_failed"
+    DIAL_ABANDONED = "dial_abandoned"
+    REQUEST_ENDED = "request_ended"
+    """An HTTP/1.1 exchange was cancelled, timed out or stopped: its connection cannot be used further."""
+    POOL_CLOSED = "pool_closed"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestQueued:
+    """A request came in and waits for room."""
+
+    ticket: int
+    key: PoolKey
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class RequestDispatched:
+    """A request was given to a connection. `reused`: that connection had been given one before. `waited`: seconds."""
+
+    ticket: int
+    connection: int
+    key: PoolKey
+    protocol: HttpProtocol
+    reused: bool
+    waited: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class RequestDone:
+    """A request was answered, failed (`error` is the class name) or was given up."""
+
+    ticket: int
+    connection: int | None
+    error: str | None
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A request goes back to the queue; `reason` is the value of core.replay.Progress."""
+
+    ticket: int
+    connection: int
+    reason: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class DialStarted:
+    """A connection is being made."""
+
+    connection: int
+    key: PoolKey
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class DialFailed:
+    """It could not be made."""
+
+    connection: int
+    key: PoolKey
+    error: str
+    dial_seconds: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionOpened:
+    """It is ready; emitted before its first use."""
+
+    connection: int
+    key: PoolKey
+    protocol: HttpProtocol
+    dial_seconds: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionDraining:
+    """It takes nothing new and finishes what it has."""
+
+    connection: int
+    key: PoolKey
+    reason: CloseReason
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionClosed:
+    """It has left the pool. `seconds` is its age since it was ready (0 for a failed dial); `sent` and `received` are
+    bytes as the transport saw them, above TLS."""
+
+    connection: int
+    key: PoolKey
+    protocol: HttpProtocol | None
+    reason: CloseReason
+    requests: int
+    sent: int
+    received: int
+    seconds: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOpened:
+    """A session began."""
+
+    session: str
+    key: PoolKey
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRetired:
+    """A session takes no further request."""
+
+    session: str
+    key: PoolKey
+    reason: CloseReason
+    requests: int
+    at: float
+
+
+PoolEvent = (
+    RequestQueued
+    | RequestDispatched
+    | RequestDone
+    | Replayed
+    | DialStarted
+    | DialFailed
+    | ConnectionOpened
+    | ConnectionDraining
+    | ConnectionClosed
+    | SessionOpened
+    | SessionRetired
+)
+Observer = Callable[[PoolEvent], None]

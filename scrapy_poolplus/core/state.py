@@ -1,0 +1,260 @@
+"""The state of the pool and its transitions.
+
+Each transition is one consistent step, with its action where the pool must do something, and with the time limit that
+leads on from it. Nothing here decides who is served: a transition that may change that adds the key to `touched`, for
+the scheduler to settle.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from scrapy_poolplus.core.actions import Action, Close, Dial, Drain, Fail
+from scrapy_poolplus.core.budget import Budget
+from scrapy_poolplus.core.caps import OriginScope, Scope
+from scrapy_poolplus.core.deadlines import Deadlines
+from scrapy_poolplus.core.demand import RouteMemory
+from scrapy_poolplus.core.errors import Phase, PhaseTimeoutError, PoolPlusError
+from scrapy_poolplus.core.events import CloseReason
+from scrapy_poolplus.core.origin import HttpProtocol, Origin, PoolKey
+from scrapy_poolplus.core.policy import Policy
+from scrapy_poolplus.core.records import ConnectionRecord, KeyRecord
+
+REDIAL_AFTER = 1.0
+"""Seconds until a key tries another dial, after one that was of no use to those who wait on."""
+ZERO_STREAMS_GRACE = 5.0
+"""Seconds for which a peer that allows no stream counts as arriving capacity, once a connection, so that nobody dials
+up to the cap because of a server that starts with SETTINGS_MAX_CONCURRENT_STREAMS = 0 and raises it at once."""
+SMOOTHING = 0.2
+"""Weight of the newest value in the running means of set-up time and request interval."""
+
+
+class PoolState:
+    """Every record, by number and by key; each ticket is in `waiting` or in `in_flight`, each connection that is not
+    CLOSED in `connections`."""
+
+    __slots__ = (
+        "actions",
+        "connections",
+        "crawl",
+        "deadlines",
+        "in_flight",
+        "numbers",
+        "origins",
+        "peak",
+        "routes",
+        "touched",
+        "waiting",
+    )
+
+    def __init__(self, max_connections: int, routes: RouteMemory) -> None:
+        self.crawl = Scope(max_connections)
+        self.origins: dict[Origin, OriginScope] = {}
+        self.connections: dict[int, ConnectionRecord] = {}
+        self.waiting: dict[int, KeyRecord] = {}
+        self.in_flight: dict[int, ConnectionRecord] = {}
+        self.routes = routes
+        self.deadlines = Deadlines()
+        self.numbers = 0
+        self.peak = 0
+        """Most connections at once, in any state but CLOSED."""
+        self.touched: list[KeyRecord] = []
+        self.actions: list[Action] = []
+
+    # ---- keys
+
+    def make_key(self, key: PoolKey, policy: Policy) -> KeyRecord:
+        """A record for a key that has none."""
+        origin = self.origins.get(key.origin)
+        if origin is None:
+            origin = self.origins[key.origin] = OriginScope(key.origin, policy.max_connections)
+        elif not origin.keys:
+            origin.limit = policy.max_connections
+        record = KeyRecord(key, policy, self.routes.of(key), origin, self.crawl)
+        for scope in record.scopes:
+            scope.keys[key] = record
+        return record
+
+    def forget(self, key: KeyRecord) -> None:
+        """A key with no ticket and no connection leaves no record (I22)."""
+        key.gone = True
+        for scope in key.scopes:
+            del scope.keys[key.key]
+        self.forget_origin(key.origin)
+
+    def forget_origin(self, origin: OriginScope) -> None:
+        """Nor does an origin without keys, but while it is to be left in peace."""
+        if not origin.keys and origin.hold_until is None:
+            origin.gone = True
+            del self.origins[origin.origin]
+
+    def weigh(self, key: KeyRecord) -> None:
+        """Keep the index of keys with more dials out than waiters."""
+        if len(key.connecting) > len(key.waiting):
+            for scope in key.scopes:
+                scope.surplus[key] = None
+        elif key in key.origin.surplus:
+            for scope in key.scopes:
+                del scope.surplus[key]
+
+    def pause(self, key: KeyRecord, now: float) -> None:
+        """No dial for a while, where the last one was of no use to those who wait."""
+        if key.waiting:
+            key.redial_at = now + REDIAL_AFTER
+            self.deadlines.at(key.redial_at, key, lambda _now: self.touched.append(key))
+
+    # ---- tickets
+
+    def dequeue(self, ticket: int) -> float:
+        """A ticket waits no longer; returns when it was submitted."""
+        return self.waiting.pop(ticket).drop(ticket)
+
+    def leave(self, key: KeyRecord) -> None:
+        """A ticket has left the scheduler."""
+        for scope in key.scopes:
+            scope.tickets -= 1
+
+    def fail_waiters(self, key: KeyRecord, error: PoolPlusError) -> None:
+        """Answer all that wait for the key, oldest first."""
+        for ticket in sorted(key.waiting):
+            self.dequeue(ticket)
+            self.leave(key)
+            self.actions.append(Fail(ticket, error))
+
+    def fail_streams(self, record: ConnectionRecord, error: PoolPlusError) -> None:
+        """Answer all that are in flight on the connection, oldest first."""
+        for ticket in sorted(record.streams):
+            del self.in_flight[ticket]
+            self.leave(record.key)
+            self.actions.append(Fail(ticket, error))
+        record.streams.clear()
+
+    # ---- connections
+
+    def dial(self, key: KeyRecord, now: float) -> None:
+        """To CONNECTING."""
+        self.numbers += 1
+        record = ConnectionRecord(self.numbers, key, now)
+        self.connections[record.number] = key.connections[record.number] = record
+        if not key.connecting:
+            key.failing = False
+        key.connecting[record.number] = record
+        for scope in key.scopes:
+            scope.count += 1
+        self.peak = max(self.peak, self.crawl.count)
+        self.weigh(key)
+        self.actions.append(Dial(record.number, key.key))
+
+    def open(self, record: ConnectionRecord, protocol: HttpProtocol, budget: Budget, now: float) -> None:
+        """CONNECTING to READY, or BUSY where its peer allows no stream."""
+        key = record.key
+        del key.connecting[record.number]
+        self.weigh(key)
+        key.failing, key.redial_at = False, None
+        setup = now - record.dialed_at
+        key.setup_seconds += (setup - key.setup_seconds) * (SMOOTHING if key.setup_seconds else 1.0)
+        if key.spoken.protocol is not protocol:
+            self.learn(key, protocol, None)
+        heard = record.peer_limit
+        record.opened_at, record.protocol, record.budget = now, protocol, budget
+        record.policy_limit = 1
+        if protocol is HttpProtocol.HTTP2:
+            record.policy_limit, record.peer_limit = key.policy.max_streams, key.spoken.streams_expected()
+            if heard is not None:
+                self.limit(record, heard, now)
+        key.list_ready(record)
+        self.rest(record, now)
+        if budget.age is not None:
+            self.deadlines.at(now + budget.age, record, partial(self._age_due, record))
+
+    def learn(self, key: KeyRecord, protocol: HttpProtocol, streams: int | None) -> None:
+        """What a route speaks; for others that wait on it, it may change what they are owed."""
+        key.spoken.protocol, key.spoken.streams = protocol, streams
+        self.touched.extend(other for other in key.origin.keys.values() if other.spoken is key.spoken and other.waiting)
+
+    def limit(self, record: ConnectionRecord, streams: int, now: float) -> None:
+        """The peer allows so many streams from now on."""
+        key = record.key
+        record.peer_limit = streams
+        if streams > 0:
+            if key.spoken.streams != streams:
+                self.learn(key, HttpProtocol.HTTP2, streams)
+            key.list_ready(record)
+        elif record.grace_until is None:
+            record.grace_until = now + ZERO_STREAMS_GRACE
+            key.graced[record.number] = record
+            self.deadlines.at(record.grace_until, record, partial(self._grace_due, record))
+
+    def rest(self, record: ConnectionRecord, now: float) -> None:
+        """Start the idle clock of an open connection, if it is empty (I6)."""
+        if record.streams:
+            return
+        record.idle_since = now
+        for scope in record.key.scopes:
+            scope.idle[record.number] = record
+        if not record.idle_listed:
+            record.idle_listed = True
+            self.deadlines.at(now + record.key.policy.idle_timeout, record, partial(self._idle_due, record))
+
+    def retire(self, record: ConnectionRecord, reason: CloseReason, now: float) -> None:
+        """To DRAINING, or straight to CLOSED where nothing is in flight. The first reason wins (I13)."""
+        if record.draining:
+            return
+        record.reason = reason
+        if not record.streams:
+            self.close(record, reason)
+            return
+        record.draining = True
+        self.actions.append(Drain(record.number, reason))
+        timeout = record.key.policy.drain_timeout
+        if timeout is not None:
+            self.deadlines.at(now + timeout, record, partial(self._drain_due, record, timeout))
+
+    def close(self, record: ConnectionRecord, reason: CloseReason) -> None:
+        """To CLOSED, for `reason`, or for that for which it has drained."""
+        assert not record.streams
+        self.release(record)
+        self.actions.append(Close(record.number, record.reason or reason))
+
+    def release(self, record: ConnectionRecord) -> None:
+        """The logical close: its slots are free from here on, whatever the socket still does."""
+        record.gone = True
+        number, key = record.number, record.key
+        del self.connections[number]
+        del key.connections[number]
+        key.graced.pop(number, None)
+        if key.connecting.pop(number, None) is not None:
+            self.weigh(key)
+        for scope in key.scopes:
+            scope.count -= 1
+            scope.idle.pop(number, None)
+
+    # ---- time limits
+
+    def _age_due(self, record: ConnectionRecord, now: float) -> None:
+        self.retire(record, CloseReason.AGE_SPENT, now)
+        self.touched.append(record.key)
+
+    def _grace_due(self, record: ConnectionRecord, now: float) -> None:
+        del record.key.graced[record.number]
+        self.touched.append(record.key)
+
+    def _idle_due(self, record: ConnectionRecord, now: float) -> None:
+        record.idle_listed = False
+        if record.idle_since is None:
+            return
+        due = record.idle_since + record.key.policy.idle_timeout
+        if due > now:
+            record.idle_listed = True
+            self.deadlines.at(due, record, partial(self._idle_due, record))
+            return
+        self.close(record, CloseReason.IDLE_TIMEOUT)
+        self.touched.append(record.key)
+
+    def _drain_due(self, record: ConnectionRecord, seconds: float, now: float) -> None:
+        key, name = record.key, record.key.policy.name
+        message = f'draining a connection to {key.key} took longer than {seconds} s (drain_timeout of "{name}")'
+        error = PhaseTimeoutError(message, phase=Phase.BODY, seconds=seconds, setting="drain_timeout")
+        self.fail_streams(record, error)
+        self.close(record, CloseReason.RETIRED)
+        self.touched.append(key)

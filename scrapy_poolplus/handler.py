@@ -1,0 +1,425 @@
+"""PoolPlusDownloadHandler: a Scrapy Request down to the pool, a Scrapy Response up from it.
+
+Scrapy's objects stop here. The http and the https instance, which Scrapy makes both, share the crawler's one pool.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from base64 import b64encode
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote, urlsplit
+from weakref import WeakKeyDictionary, WeakSet
+
+from scrapy import signals
+from scrapy.exceptions import (
+    CannotResolveHostError,
+    DownloadCancelledError,
+    DownloadConnectionRefusedError,
+    DownloadFailedError,
+    DownloadTimeoutError,
+    IgnoreRequest,
+    NotConfigured,
+    ResponseDataLossError,
+    UnsupportedURLSchemeError,
+)
+from scrapy.settings import default_settings
+from scrapy.utils.defer import maybe_deferred_to_future
+
+from scrapy_poolplus import settings as poolplus_settings
+from scrapy_poolplus.core.errors import (
+    BodyLengthError,
+    CancelledError,
+    ConfigError,
+    ConnectRefusedError,
+    PhaseTimeoutError,
+    PoolClosedError,
+    PoolPlusError,
+    ResolveError,
+)
+from scrapy_poolplus.core.origin import HttpProtocol, Origin, PoolKey, Proxy, Route, canonical_host
+from scrapy_poolplus.net.dialer import Dialer
+from scrapy_poolplus.net.tls import PolicyForHTTPS, TLSProfile, tls_version
+from scrapy_poolplus.net.wire import WireRequest
+from scrapy_poolplus.observers.log import LogObserver
+from scrapy_poolplus.observers.stats import StatsObserver
+from scrapy_poolplus.pool import ConnectionPool
+from scrapy_poolplus.response import ResponseSink
+
+if TYPE_CHECKING:
+    from scrapy import Request
+    from scrapy.crawler import Crawler
+    from scrapy.http import Response
+    from typing_extensions import Self
+
+    from scrapy_poolplus.core.policy import Policy
+    from scrapy_poolplus.settings import PoolConfig
+
+logger = logging.getLogger(__name__)
+bad_length_logger = logging.getLogger("scrapy.core._http2.stream")
+"""Scrapy's own name for it: projects filter and match that warning by it."""
+
+HTTP_PROXIES = frozenset({"http", "https"})
+PROXY_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
+PLAINTEXT = (HttpProtocol.HTTP1,)
+MOST_REMEMBERED = 10_000
+"""Hosts whose key is kept ready; a broad crawl begins anew after so many."""
+CONTENT_METHODS = frozenset({"POST", "PUT", "PATCH"})
+"""Content-Length: 0 is sent for these without a body (RFC 9110 8.6)."""
+UNSENT = frozenset({b"host", b"content-length", b"transfer-encoding", b"proxy-authorization"})
+"""Request headers that the handler or the engine makes itself, or that are not for the server."""
+
+EXCEPTIONS: dict[type[PoolPlusError], type[Exception]] = {
+    ResolveError: CannotResolveHostError,
+    ConnectRefusedError: DownloadConnectionRefusedError,
+    PhaseTimeoutError: DownloadTimeoutError,
+    CancelledError: DownloadCancelledError,
+    PoolClosedError: DownloadCancelledError,
+    BodyLengthError: ResponseDataLossError,
+}
+"""The rest is DownloadFailedError."""
+
+
+def to_scrapy(error: PoolPlusError, request: Request, url: str) -> Exception:
+    """The exception that Scrapy's middlewares and errbacks know, with our text."""
+    cls = EXCEPTIONS.get(type(error), DownloadFailedError)
+    if isinstance(error, PhaseTimeoutError) and error.setting == "download_timeout":
+        return cls(f"Getting {url} took longer than {error.seconds} seconds ({error}).")
+    return cls(str(error))
+
+
+@dataclass
+class _Shared:
+    """What the handlers and the extension of one crawler share."""
+
+    config: PoolConfig
+    tls: TLSProfile
+    pool: ConnectionPool | None = None
+
+    async def close(self) -> None:
+        """Close the pool. On ``spider_closed``, so that its figures are in before Scrapy prints its statistics."""
+        if self.pool is not None:
+            await maybe_deferred_to_future(self.pool.close())
+
+
+class _Place(NamedTuple):
+    """What of a request decides where it goes; as it stands in the URL."""
+
+    scheme: str
+    host: str | None
+    port: int | None
+    bind: tuple[str, int] | None
+    proxy: Proxy | None
+
+
+_shared: WeakKeyDictionary[Crawler, _Shared] = WeakKeyDictionary()
+_refused: WeakSet[Crawler] = WeakSet()
+"""Crawlers whose wrong settings were told already, by the handler of the other scheme."""
+
+
+def shared_pool(crawler: Crawler) -> ConnectionPool:
+    """The pool of a crawler: made by whoever comes first, replaced by a new one when it was closed.
+
+    Raises core.errors.ConfigError with every problem of the settings, and ValueError for TLS settings that cannot work.
+    """
+    from twisted.internet import reactor
+
+    shared = _shared.get(crawler)
+    if shared is None:
+        config = poolplus_settings.read(crawler.settings)
+        for warning in config.warnings:
+            logger.warning(warning)
+        shared = _shared[crawler] = _Shared(config, _tls_profile(crawler))
+        crawler.signals.connect(shared.close, signals.spider_closed)
+    if shared.pool is None or shared.pool.closed:
+        config = shared.config
+        shared.pool = ConnectionPool(
+            clock=reactor,
+            dialer=Dialer(reactor, {"default": shared.tls}),
+            uniform=random.Random(config.seed).random,  # noqa: S311 - jitter, no secret
+            max_connections=config.max_connections,
+            dial_timeout=crawler.settings.getfloat("DOWNLOAD_TIMEOUT") or 180.0,
+            max_frame_size=config.max_frame_size,
+            observers=[StatsObserver(crawler.stats), LogObserver()],
+        )
+    return shared.pool
+
+
+def _tls_profile(crawler: Crawler) -> TLSProfile:
+    """Scrapy's TLS settings as a profile. A user's own DOWNLOADER_CLIENTCONTEXTFACTORY, or the deprecated
+    DOWNLOADER_CLIENT_TLS_METHOD, is asked for each connection and decides all."""
+    settings = crawler.settings
+    low = tls_version(settings["DOWNLOAD_TLS_MIN_VERSION"], "DOWNLOAD_TLS_MIN_VERSION")
+    high = tls_version(settings["DOWNLOAD_TLS_MAX_VERSION"], "DOWNLOAD_TLS_MAX_VERSION")
+    return TLSProfile(
+        verify=settings.getbool("DOWNLOAD_VERIFY_CERTIFICATES"),
+        ciphers=settings["DOWNLOADER_CLIENT_TLS_CIPHERS"] or None,
+        min_version=low,
+        max_version=high,
+        policy=_context_factory(crawler),
+    )
+
+
+def _context_factory(crawler: Crawler) -> PolicyForHTTPS | None:
+    """What the two deprecated settings say, or None where neither is used.
+
+    The one place that uses a private function of Scrapy; tried with 2.15 to 2.19.
+    """
+    settings = crawler.settings
+    factory = settings["DOWNLOADER_CLIENTCONTEXTFACTORY"]
+    default = getattr(default_settings, "DOWNLOADER_CLIENTCONTEXTFACTORY", None)
+    if factory in (None, default) and settings["DOWNLOADER_CLIENT_TLS_METHOD"] in (None, "TLS"):
+        return None
+    from scrapy.core.downloader.contextfactory import _load_context_factory_from_settings  # noqa: PLC0415
+
+    policy: PolicyForHTTPS = _load_context_factory_from_settings(crawler)
+    return policy
+
+
+class PoolPlusDownloadHandler:
+    """Downloads http and https through the crawler's connection pool. See the documentation for its settings."""
+
+    lazy = False
+
+    def __init__(self, crawler: Crawler) -> None:
+        settings = crawler.settings
+        if not settings.getbool("TWISTED_REACTOR_ENABLED", True):
+            raise NotConfigured(
+                f"{type(self).__name__} needs a Twisted reactor: set TWISTED_REACTOR_ENABLED to True, or use another "
+                f"download handler."
+            )
+        self._crawler = crawler
+        self._bad_settings: ConfigError | None = None
+        self._maxsize = settings.getint("DOWNLOAD_MAXSIZE")
+        self._warnsize = settings.getint("DOWNLOAD_WARNSIZE")
+        self._fail_on_dataloss = settings.getbool("DOWNLOAD_FAIL_ON_DATALOSS")
+        self._timeout = settings.getfloat("DOWNLOAD_TIMEOUT") or 180.0
+        self._verbose_tls = settings.getbool("DOWNLOADER_CLIENT_TLS_VERBOSE_LOGGING")
+        self._dataloss_warned = False
+        self._bind: tuple[str, int] | None = None
+        self._keys: dict[_Place, tuple[PoolKey, Policy]] = {}
+        self._proxies: dict[tuple[str, bytes | None], Proxy] = {}
+        self._overrides: dict[tuple[str, str], Policy] = {}
+        try:
+            shared_pool(crawler)
+            self._bind = _shared[crawler].config.bind
+        except ConfigError as error:
+            self._refuse(error)
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> Self:
+        """Scrapy's way to make it."""
+        return cls(crawler)
+
+    async def download_request(self, request: Request) -> Response:
+        """Scrapy's download handler interface."""
+        if self._bad_settings is not None:
+            raise IgnoreRequest("the settings of scrapy-poolplus are wrong")
+        sink = self._sink(request)
+        wire, key, policy, own = self._wire(request)
+        seconds = request.meta.get("download_timeout") or self._timeout
+        pool = shared_pool(self._crawler)
+        sink.ticket = pool.request(wire, key, policy, sink, seconds=seconds, own=own)
+        return await maybe_deferred_to_future(sink.result)
+
+    async def close(self) -> None:
+        """Closes the crawler's pool; the other instance may do so as well."""
+        shared = _shared.get(self._crawler)
+        if shared is not None:
+            await shared.close()
+
+    # ---- down
+
+    def _wire(self, request: Request) -> tuple[WireRequest, PoolKey, Policy, Policy | None]:
+        url = urlsplit(request.url)
+        bind = _bind_address(request.meta["bindaddress"]) if "bindaddress" in request.meta else self._bind
+        proxy = self._proxy(request)
+        key, policy = self._key(_Place(url.scheme, url.hostname, url.port, bind, proxy))
+        headers: list[tuple[bytes, bytes]] = []
+        authority = b""
+        announce = False
+        for name, values in request.headers.items():
+            lowered = name.lower()
+            if lowered not in UNSENT:
+                headers.extend((name, value) for value in values)
+            elif lowered == b"host" and values:
+                authority = values[-1]
+            elif lowered == b"content-length" and values:
+                announce = True
+                self._check_length(request, values)
+        target = _target(request.method, url.path, url.query, request.url)
+        if proxy is not None and not key.origin.secure and proxy.scheme in HTTP_PROXIES:
+            # Absolute-form, and the credentials with each request (RFC 9112 3.2.2, RFC 9110 11.7.1).
+            target = b"http://" + _authority(key.origin) + (b"" if target == b"*" else target)
+            if proxy.authorization is not None:
+                headers.append((b"Proxy-Authorization", proxy.authorization))
+        wire = WireRequest(
+            method=request.method.encode("latin-1"),
+            scheme=url.scheme.encode(),
+            authority=authority or _authority(key.origin),
+            target=target,
+            headers=tuple(headers),
+            body=request.body,
+            announce_length=announce or bool(request.body) or request.method in CONTENT_METHODS,
+        )
+        overrides = request.meta.get("poolplus_policy")
+        if not overrides:
+            return wire, key, policy, None
+        own = self._overridden(policy, overrides)
+        if key.origin.secure and own.protocols != key.protocols:
+            key = PoolKey(key.route, key.label, own.protocols)
+        return wire, key, policy, own
+
+    def _proxy(self, request: Request) -> Proxy | None:
+        """From meta ``proxy``, and the Proxy-Authorization header that HttpProxyMiddleware made of its credentials."""
+        url = request.meta.get("proxy")
+        if not url:
+            return None
+        authorization = request.headers.get(b"Proxy-Authorization")
+        known = self._proxies.get((url, authorization))
+        if known is None:
+            if len(self._proxies) > MOST_REMEMBERED:
+                self._proxies.clear()
+            known = self._proxies[url, authorization] = read_proxy(url, authorization)
+        return known
+
+    def _overridden(self, policy: Policy, overrides: object) -> Policy:
+        """The policy of a request with meta ``poolplus_policy``, read once for equal ones."""
+        cached = self._overrides.get((policy.name, repr(overrides)))
+        if cached is None:
+            if len(self._overrides) > MOST_REMEMBERED:
+                self._overrides.clear()
+            cached = poolplus_settings.request_policy(policy, overrides)
+            self._overrides[policy.name, repr(overrides)] = cached
+        return cached
+
+    def _key(self, place: _Place) -> tuple[PoolKey, Policy]:
+        known = self._keys.get(place)
+        if known is not None:
+            return known
+        try:
+            origin = Origin.of(place.scheme, place.host or "", place.port)
+        except ValueError as error:
+            raise UnsupportedURLSchemeError(str(error)) from error
+        policy = _shared[self._crawler].config.table.for_host(origin.host)
+        protocols = policy.protocols if origin.secure else PLAINTEXT
+        known = PoolKey(Route(origin, place.proxy, place.bind), None, protocols), policy
+        if len(self._keys) > MOST_REMEMBERED:
+            self._keys.clear()
+        self._keys[place] = known
+        return known
+
+    @staticmethod
+    def _check_length(request: Request, values: list[bytes]) -> None:
+        right = b"%d" % len(request.body)
+        for value in values:
+            if value != right:
+                bad_length_logger.warning(
+                    "Ignoring bad Content-Length header %r of request %r, sending %r instead",
+                    value.decode("latin-1"),
+                    request,
+                    right.decode(),
+                )
+
+    # ---- up
+
+    def _sink(self, request: Request) -> ResponseSink:
+        meta = request.meta
+        spider = self._crawler.spider
+        return ResponseSink(
+            self._crawler,
+            request,
+            request.url.partition("#")[0],
+            maxsize=meta.get("download_maxsize", getattr(spider, "download_maxsize", self._maxsize)),
+            warnsize=meta.get("download_warnsize", getattr(spider, "download_warnsize", self._warnsize)),
+            fail_on_dataloss=meta.get("download_fail_on_dataloss", self._fail_on_dataloss),
+            verbose_tls=self._verbose_tls,
+            on_dataloss=lambda: self._warn_dataloss(request),
+            translate=to_scrapy,
+        )
+
+    def _warn_dataloss(self, request: Request) -> None:
+        if not self._dataloss_warned:
+            self._dataloss_warned = True
+            logger.warning(
+                "Got data loss in %s. If you want to process broken responses set the setting "
+                "DOWNLOAD_FAIL_ON_DATALOSS = False -- This message won't be shown in further requests",
+                request.url,
+            )
+
+    # ---- bad settings
+
+    def _refuse(self, error: ConfigError) -> None:
+        """Without the extension, an exception here would only make every request fail: say it once, close the spider."""
+        self._bad_settings = error
+        if self._crawler not in _refused:
+            _refused.add(self._crawler)
+            logger.critical(
+                "%s\nThe spider is closed. To have the command itself fail, with an exit code, enable the extension: "
+                'EXTENSIONS = {"scrapy_poolplus.PoolPlusExtension": 0}',
+                error,
+            )
+            self._crawler.signals.connect(self._close_spider, signals.spider_opened)
+
+    async def _close_spider(self) -> None:
+        engine = self._crawler.engine
+        if engine is not None:
+            await engine.close_spider_async(reason="poolplus_settings")
+
+
+def _bind_address(value: object) -> tuple[str, int] | None:
+    """``DOWNLOAD_BIND_ADDRESS`` or meta ``bindaddress``: a host, or a pair of host and port."""
+    if not value:
+        return None
+    if isinstance(value, str):
+        return value, 0
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise ValueError(f"a bind address is a host, or a pair of host and port; {value!r} is neither")
+    return str(value[0]), int(value[1])
+
+
+def read_proxy(url: str, authorization: bytes | None) -> Proxy:
+    """The proxy at `url`: ``host:port`` means http; without port the scheme's own (80, 443, 1080). Credentials in the
+    URL are used where there is no `authorization`.
+
+    Raises NotImplementedError for another scheme than http, https, socks5, socks5h, ValueError for a malformed URL;
+    neither repeats credentials.
+    """
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    scheme = parts.scheme.lower()
+    if scheme not in PROXY_PORTS:
+        raise NotImplementedError(f"proxy scheme {scheme!r} is not supported: use one of {', '.join(PROXY_PORTS)}")
+    shown = f"{scheme}://{parts.netloc.rpartition('@')[2]}"
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError(f"the proxy URL {shown} has no valid port") from error
+    if not host:
+        raise ValueError(f"the proxy URL {shown} has no host")
+    if authorization is None and parts.username is not None:
+        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        authorization = b"Basic " + b64encode(login.encode("utf-8"))
+    return Proxy(scheme, canonical_host(host), port or PROXY_PORTS[scheme], authorization)
+
+
+def _authority(origin: Origin) -> bytes:
+    """Host, with the port where it is not the scheme's own (RFC 9110 4.2)."""
+    if origin.port == (443 if origin.secure else 80):
+        host = origin.netloc.rpartition(":")[0]
+        return host.encode("latin-1")
+    return origin.netloc.encode("latin-1")
+
+
+def _target(method: str, path: str, query: str, url: str) -> bytes:
+    """Path and query as they stand in the URL, without fragment (RFC 9112 3.2.1); ``*`` for OPTIONS of the whole
+    server (RFC 9112 3.2.4)."""
+    if not path and not query:
+        return b"*" if method == "OPTIONS" else b"/"
+    target = path or "/"
+    if query:
+        target += "?" + query
+    elif url.partition("#")[0].endswith("?"):
+        target += "?"
+    return target.encode("utf-8")

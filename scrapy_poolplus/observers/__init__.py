@@ -1,0 +1,1 @@
+"""Observers of pool events: they see what happened and decide nothing."""

@@ -1,0 +1,87 @@
+"""Stats of the pool in Scrapy's stats collector.
+
+============================================  =====================================================================
+``poolplus/connections/opened``               connections that became ready
+``poolplus/connections/closed/{reason}``      of these, closed again; reasons are core.events.CloseReason
+``poolplus/connections/open_max``             most that were open at once
+``poolplus/connections/reused``               requests sent on a connection that had been given one before
+``poolplus/requests/{protocol}``              requests sent, replays included: ``h2``, ``http/1.1``
+``poolplus/dial/seconds_total``               seconds that the opened connections took to be made
+``poolplus/dial/failed``                      connections that could not be made
+``poolplus/dial/abandoned``                   dials given up because nobody waited any more
+``poolplus/wait/seconds_total``               seconds that requests waited for a connection
+``poolplus/replays/{reason}``                 requests sent again; reasons are core.replay.Progress
+============================================  =====================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from scrapy_poolplus.core.events import (
+    CloseReason,
+    ConnectionClosed,
+    ConnectionOpened,
+    DialFailed,
+    PoolEvent,
+    Replayed,
+    RequestDispatched,
+)
+from scrapy_poolplus.core.replay import Progress
+
+if TYPE_CHECKING:
+    from scrapy.statscollectors import StatsCollector
+
+_ABANDONED = frozenset(reason.value for reason in CloseReason)
+_REPLAY_REASONS = {progress.value: progress.name.lower() for progress in Progress}
+
+
+class StatsObserver:
+    """Counts into `stats`."""
+
+    def __init__(self, stats: StatsCollector) -> None:
+        self._stats = stats
+        self._open = 0
+        self._counts: dict[type, Callable[[Any], None]] = {
+            RequestDispatched: self._dispatched,
+            ConnectionOpened: self._opened,
+            ConnectionClosed: self._closed,
+            DialFailed: self._dial_failed,
+            Replayed: self._replayed,
+        }
+
+    def __call__(self, event: PoolEvent) -> None:
+        """Count the event, if it is one that is counted."""
+        count = self._counts.get(type(event))
+        if count is not None:
+            count(event)
+
+    def _dispatched(self, event: RequestDispatched) -> None:
+        self._stats.inc_value(f"poolplus/requests/{event.protocol.value}")
+        self._add("poolplus/wait/seconds_total", event.waited)
+        if event.reused:
+            self._stats.inc_value("poolplus/connections/reused")
+
+    def _opened(self, event: ConnectionOpened) -> None:
+        self._open += 1
+        self._stats.inc_value("poolplus/connections/opened")
+        self._stats.max_value("poolplus/connections/open_max", self._open)
+        self._add("poolplus/dial/seconds_total", event.dial_seconds)
+
+    def _closed(self, event: ConnectionClosed) -> None:
+        if event.protocol is None:
+            # It never became ready: DialFailed tells of it.
+            return
+        self._open -= 1
+        self._stats.inc_value(f"poolplus/connections/closed/{event.reason.value}")
+
+    def _dial_failed(self, event: DialFailed) -> None:
+        abandoned = event.error in _ABANDONED
+        self._stats.inc_value("poolplus/dial/abandoned" if abandoned else "poolplus/dial/failed")
+
+    def _replayed(self, event: Replayed) -> None:
+        self._stats.inc_value(f"poolplus/replays/{_REPLAY_REASONS[event.reason]}")
+
+    def _add(self, key: str, seconds: float) -> None:
+        self._stats.set_value(key, self._stats.get_value(key, 0.0) + seconds)

@@ -1,0 +1,492 @@
+"""ConnectionPool: runs what the scheduler decides and reports what came of it.
+
+The only room that knows both ``core`` and ``net``. It decides nothing about who gets which connection: every event
+becomes a fact for the scheduler, whose actions are run in order, those that a fact provokes in the middle of a run
+after them. One timer serves all deadlines.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from scrapy_poolplus.alarm import Alarm
+from scrapy_poolplus.core.actions import Action, Close, Dial, Dispatch, Drain, Fail
+from scrapy_poolplus.core.budget import draw
+from scrapy_poolplus.core.deadlines import Deadlines
+from scrapy_poolplus.core.errors import (
+    BodyLengthError,
+    ConnectionLostError,
+    Phase,
+    PhaseTimeoutError,
+    PoolClosedError,
+    PoolPlusError,
+)
+from scrapy_poolplus.core.events import (
+    CloseReason,
+    ConnectionDraining,
+    DialStarted,
+    Observer,
+    PoolEvent,
+    Replayed,
+    RequestDispatched,
+    RequestDone,
+    RequestQueued,
+)
+from scrapy_poolplus.core.origin import HttpProtocol, PoolKey, Route
+from scrapy_poolplus.core.policy import Policy
+from scrapy_poolplus.core.replay import Progress, may_replay
+from scrapy_poolplus.core.scheduler import ROUTES_REMEMBERED, Scheduler
+from scrapy_poolplus.exchange import Attempt, Dialer, Member, Sink, Ticket
+from scrapy_poolplus.goodbye import Goodbyes
+from scrapy_poolplus.net.wire import EngineConfig, Outcome, WireRequest
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+    from twisted.internet.interfaces import IReactorTime
+    from twisted.python.failure import Failure
+
+    from scrapy_poolplus.net.connection import Connection
+
+logger = logging.getLogger(__name__)
+
+CUT_OFF = frozenset({CloseReason.REQUEST_ENDED, CloseReason.PROTOCOL_ERROR, CloseReason.PING_TIMEOUT})
+"""Reasons to abort a connection instead of saying goodbye: its peer may be sending without end, or is not there."""
+
+
+class ConnectionPool:
+    """All connections of one crawler.
+
+    `clock` is the reactor, `dialer` makes connections, `uniform` draws from [0, 1) for the jitter of budgets. A closed
+    pool fails every request at once; make a new one.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: IReactorTime,
+        dialer: Dialer,
+        uniform: Callable[[], float],
+        max_connections: int,
+        dial_timeout: float = 180.0,
+        max_frame_size: int = 16_384,
+        observers: Iterable[Observer] = (),
+    ) -> None:
+        self.clock = clock
+        self.scheduler = Scheduler(max_connections)
+        self._dialer = dialer
+        self._uniform = uniform
+        self._dial_timeout = dial_timeout
+        self._max_frame_size = max_frame_size
+        self._observers = list(observers)
+        self._tickets: dict[int, Ticket] = {}
+        self._members: dict[int, Member] = {}
+        self._goodbyes = Goodbyes(clock)
+        self._configs: dict[Policy, EngineConfig] = {}
+        self._http1_only: OrderedDict[Route, None] = OrderedDict()
+        self._numbers = 0
+        self._deadlines = Deadlines()
+        self._alarm = Alarm(clock, self._sweep)
+        self._queue: deque[Action] = deque()
+        self._running = False
+
+    def __repr__(self) -> str:
+        return repr(self.scheduler)
+
+    @property
+    def closed(self) -> bool:
+        """True from the call of ``close`` on."""
+        return self.scheduler.closed
+
+    # ---- what the handler calls
+
+    def request(
+        self,
+        wire: WireRequest,
+        key: PoolKey,
+        policy: Policy,
+        sink: Sink,
+        *,
+        seconds: float,
+        own: Policy | None = None,
+    ) -> Ticket:
+        """Ask for a response. `seconds` from now are the deadline for all of it: waiting, dialling, sending, reading.
+
+        `policy` is the key's; `own` is one for this request alone, whose time-outs and replays hold for it.
+        """
+        self._numbers += 1
+        if key.route in self._http1_only:
+            key = replace(key, protocols=(HttpProtocol.HTTP1,))
+        ticket = Ticket(
+            self, self._numbers, wire=wire, key=key, policy=policy, own=own or policy, sink=sink, seconds=seconds
+        )
+        if self.closed:
+            ticket.gone = True
+            sink.failed(PoolClosedError("the connection pool is closed", phase=Phase.WAIT))
+            return ticket
+        now = self.clock.seconds()
+        self._tickets[ticket.number] = ticket
+        self._deadlines.at(now + seconds, ticket, lambda _now: self._out_of_time(ticket))
+        if self._observers:
+            self._emit(RequestQueued(ticket.number, key, now))
+        if own is not None and own.connect_timeout is not None:
+            self._deadlines.at(now + own.connect_timeout, ticket, lambda _now: self._not_connected(ticket))
+        self.run(self.scheduler.submit(ticket.number, key, policy, now))
+        return ticket
+
+    def give_up(self, ticket: Ticket, error: PoolPlusError | None = None) -> None:
+        """Take a request out of the pool wherever it is; with `error` its sink hears that."""
+        sink, attempt, now = ticket.sink, ticket.attempt, self.clock.seconds()
+        self._leave(ticket, error, now)
+        if attempt is None:
+            if ticket.number in self.scheduler.waiting:
+                self.run(self.scheduler.cancel(ticket.number, now))
+            # Else its Dispatch is still to be run, and finds that it is gone.
+        elif attempt.member.connection is not None:
+            attempt.member.connection.cancel(attempt)
+        if error is not None and sink is not None:
+            sink.failed(error)
+
+    def retire(self, *, host: str | None = None, session: str | None = None) -> int:
+        """Retire the open connections of a host, of a pinned session, or all; they finish what they have. Returns how
+        many."""
+        chosen = [
+            member
+            for member in self._members.values()
+            if member.connection is not None
+            and (host is None or member.key.origin.host == host)
+            and (session is None or member.key.label == session)
+        ]
+        for member in chosen:
+            self.run(self.scheduler.retire(member.number, CloseReason.RETIRED, self.clock.seconds()))
+        return len(chosen)
+
+    def close(self) -> Deferred[None]:
+        """Answer every request with PoolClosedError, close every connection; fires when the sockets are gone, at the
+        latest after 1.5 seconds, then without waiting for those peers. May be called again."""
+        if not self.closed:
+            error = PoolClosedError("the connection pool was closed", phase=Phase.WAIT)
+            self.run(self.scheduler.close(error))
+            self._alarm.stop()
+        return self._goodbyes.wait()
+
+    # ---- facts from connections
+
+    def now(self) -> float:
+        """Seconds of the pool's clock."""
+        seconds: float = self.clock.seconds()
+        return seconds
+
+    def capacity_changed(self, member: Member, streams: int) -> None:
+        """The peer allows so many streams at once from now on."""
+        self.run(self.scheduler.capacity(member.number, streams, self.clock.seconds()))
+
+    def draining(self, member: Member, reason: CloseReason) -> None:
+        """The connection takes nothing new."""
+        self.run(self.scheduler.retire(member.number, reason, self.clock.seconds()))
+
+    def replayable(self, attempt: Attempt, progress: Progress) -> bool:
+        """Whether the request may be sent again (core.replay)."""
+        ticket = attempt.ticket
+        return not ticket.gone and may_replay(
+            progress,
+            ticket.wire.method.decode("latin-1"),
+            reused=attempt.member.completed > 0,
+            attempts=ticket.replays,
+            max_replays=ticket.policy.max_replays,
+            replayed_sent=ticket.replayed_sent,
+            replayed_suspect=ticket.replayed_suspect,
+        )
+
+    def ended(self, attempt: Attempt, outcome: Outcome) -> None:
+        """An exchange is over: answer, replay or fail the request. The scheduler hears of it before the sink, whose
+        callbacks may submit the next request at once."""
+        if attempt.detached:
+            return
+        ticket, member, now = attempt.ticket, attempt.member, self.clock.seconds()
+        if outcome.end is not None:
+            member.completed += 1
+        if ticket.gone:
+            self.run(self.scheduler.finished(ticket.number, now, size=member.carried()))
+            return
+        progress = Progress.REFUSED if attempt.misdirected else outcome.progress
+        if attempt.misdirected:
+            self.run(self.scheduler.retire(member.number, CloseReason.NOT_REUSABLE, now))
+        elif progress is Progress.REFUSED_CALM:
+            self.run(self.scheduler.calm(member.key.origin, now))
+        if attempt.misdirected or (outcome.end is None and self.replayable(attempt, progress)):
+            self._replay(ticket, member, progress, now)
+            return
+        sink = ticket.sink
+        self._leave(ticket, outcome.error, now)
+        self.run(self.scheduler.finished(ticket.number, now, size=member.carried()))
+        if sink is None:
+            return
+        if outcome.end is None:
+            error = outcome.error
+            assert error is not None, "an outcome without a response has an error"
+            sink.failed(error)
+        else:
+            sink.end(outcome.end, outcome.error if isinstance(outcome.error, BodyLengthError) else None)
+
+    def lost(self, member: Member, error: PoolPlusError, reason: CloseReason) -> None:
+        """A connection is gone; its engine has told its exchanges."""
+        now = self.clock.seconds()
+        self._forget(member, reason, now)
+        self.run(self.scheduler.lost(member.number, error, now))
+
+    def count_traffic(self, member: Member) -> None:
+        """The connection has a budget of bytes, and carried some."""
+        self.run(self.scheduler.traffic(member.number, member.carried(), self.clock.seconds()))
+
+    # ---- actions
+
+    def run(self, actions: list[Action]) -> None:
+        """Run them after those that are still to be run."""
+        self._queue.extend(actions)
+        if self._running:
+            return
+        self._running = True
+        try:
+            while self._queue:
+                self._act(self._queue.popleft())
+        finally:
+            self._running = False
+        self._arm()
+
+    def _act(self, action: Action) -> None:
+        match action:
+            case Dispatch():
+                self._dispatch(action)
+            case Dial():
+                self._dial(action)
+            case Close():
+                self._close(action)
+            case Fail():
+                self._fail(action)
+            case Drain():
+                member = self._members.get(action.connection)
+                if member is not None and self._observers:
+                    self._emit(ConnectionDraining(member.number, member.key, action.reason, self.clock.seconds()))
+
+    def _dispatch(self, action: Dispatch) -> None:
+        ticket, member = self._tickets.get(action.ticket), self._members.get(action.connection)
+        now = self.clock.seconds()
+        if ticket is None:
+            # It was cancelled while this action waited behind another one.
+            self.run(self.scheduler.finished(action.ticket, now))
+            return
+        if member is None or member.connection is None:
+            # The connection was lost while this action waited: its Fail comes behind.
+            return
+        member.requests += 1
+        attempt = ticket.attempt = Attempt(ticket, member, now)
+        if self._observers:
+            protocol = member.connection.protocol
+            event = RequestDispatched(
+                ticket.number, member.number, member.key, protocol, action.reused, action.waited, now
+            )
+            self._emit(event)
+        if ticket.sink is not None:
+            ticket.sink.dispatched(member.connection, reused=action.reused, waited=action.waited)
+        if ticket.policy.first_byte_timeout is not None:
+            self.watch(attempt, ticket.policy.first_byte_timeout, "first_byte_timeout")
+        member.connection.start(ticket.wire, attempt)
+        self._watch_engine(member)
+
+    def _dial(self, action: Dial) -> None:
+        now = self.clock.seconds()
+        record = self.scheduler.connections.get(action.connection)
+        if record is None:
+            # It was closed again while this action waited.
+            return
+        policy = record.key.policy
+        member = self._members[action.connection] = Member(self, action.connection, action.key, policy, now)
+        timeout, setting = policy.connect_timeout, f'connect_timeout of "{policy.name}"'
+        if timeout is None:
+            timeout, setting = self._dial_timeout, "DOWNLOAD_TIMEOUT"
+        if self._observers:
+            self._emit(DialStarted(member.number, action.key, now))
+        config = self._configs.get(policy)
+        if config is None:
+            config = self._configs[policy] = EngineConfig.of(policy, max_frame_size=self._max_frame_size)
+        member.dial = self._dialer.dial(
+            action.key.route, action.key.protocols, config, timeout=timeout, setting=setting
+        )
+        member.dial.result.addCallbacks(
+            self._connected, self._dial_failed, callbackArgs=(member,), errbackArgs=(member,)
+        )
+
+    def _connected(self, connection: Connection, member: Member) -> None:
+        if member.gone:
+            connection.abort()
+            return
+        now = self.clock.seconds()
+        member.connection, member.opened_at = connection, now
+        if self._observers:
+            self._emit(member.opened_event(now))
+        connection.attach(member)
+        if not member.gone:
+            budget = draw(member.policy, self._uniform)
+            self.run(self.scheduler.connected(member.number, connection.protocol, budget, now))
+
+    def _dial_failed(self, failure: Failure, member: Member) -> None:
+        if member.gone:
+            return
+        error = failure.value
+        if not isinstance(error, PoolPlusError):
+            # A fault of ours: the request that waits must still be answered.
+            logger.error("Dialling %s failed unexpectedly", member.key, exc_info=error)
+            error = ConnectionLostError(f"dialling {member.key} failed: {error!r}", phase=Phase.CONNECT)
+        now = self.clock.seconds()
+        self._forget(member, CloseReason.DIAL_FAILED, now, error)
+        self.run(self.scheduler.dial_failed(member.number, error, now))
+
+    def _close(self, action: Close) -> None:
+        member = self._members.get(action.connection)
+        if member is None:
+            return
+        connection, dial = member.connection, member.dial
+        self._forget(member, action.reason, self.clock.seconds())
+        if connection is not None:
+            self._goodbyes.say(connection, cut_off=action.reason in CUT_OFF)
+        elif dial is not None:
+            dial.cancel()
+
+    def _fail(self, action: Fail) -> None:
+        ticket = self._tickets.get(action.ticket)
+        if ticket is None:
+            return
+        attempt, now = ticket.attempt, self.clock.seconds()
+        if attempt is not None:
+            attempt.detached = True
+        sink = ticket.sink
+        self._leave(ticket, action.error, now)
+        if sink is not None:
+            sink.failed(action.error)
+
+    # ---- requests
+
+    def _replay(self, ticket: Ticket, member: Member, progress: Progress, now: float) -> None:
+        ticket.replays += 1
+        ticket.replayed_sent |= progress is Progress.SENT
+        ticket.replayed_suspect |= progress is Progress.REFUSED_SUSPECT
+        ticket.attempt = None
+        if progress is Progress.HTTP1_REQUIRED:
+            self._http1_only[ticket.key.route] = None
+            if len(self._http1_only) > ROUTES_REMEMBERED:
+                self._http1_only.popitem(last=False)
+            ticket.key = replace(ticket.key, protocols=(HttpProtocol.HTTP1,))
+        if self._observers:
+            self._emit(Replayed(ticket.number, member.number, progress.value, now))
+        logger.debug("Replaying request %d to %s: %s", ticket.number, ticket.key, progress.value)
+        self.run(self.scheduler.finished(ticket.number, now, size=member.carried()))
+        if not ticket.gone:
+            self.run(self.scheduler.submit(ticket.number, ticket.key, ticket.key_policy, now))
+
+    def _leave(self, ticket: Ticket, error: PoolPlusError | None, now: float) -> None:
+        """The request is over: let go of what it holds, its body may be large."""
+        ticket.gone = True
+        ticket.sink = None
+        del self._tickets[ticket.number]
+        if self._observers:
+            connection = None if ticket.attempt is None else ticket.attempt.member.number
+            self._emit(RequestDone(ticket.number, connection, None if error is None else type(error).__name__, now))
+
+    def _out_of_time(self, ticket: Ticket) -> None:
+        attempt = ticket.attempt
+        if attempt is None:
+            phase, where = self._waiting_for(ticket)
+        else:
+            phase = attempt.phase()
+            where = f"{phase.value} of {ticket.key}"
+        error = PhaseTimeoutError(where, phase=phase, seconds=ticket.seconds, setting="download_timeout")
+        self.give_up(ticket, error)
+
+    def _not_connected(self, ticket: Ticket) -> None:
+        """A request has a ``connect_timeout`` of its own, shorter or longer than that of the dial it waits for."""
+        seconds = ticket.policy.connect_timeout
+        if ticket.attempt is not None or seconds is None:
+            return
+        phase, where = self._waiting_for(ticket)
+        message = f'{where} took longer than {seconds} s (connect_timeout of "{ticket.policy.name}")'
+        if phase is not Phase.WAIT:
+            self.give_up(ticket, PhaseTimeoutError(message, phase=phase, seconds=seconds, setting="connect_timeout"))
+
+    def _waiting_for(self, ticket: Ticket) -> tuple[Phase, str]:
+        """What a waiting request waits for: the oldest dial of its key, or room."""
+        record = self.scheduler.waiting.get(ticket.number)
+        for number in record.connecting if record is not None else ():
+            member = self._members.get(number)
+            if member is not None and member.dial is not None:
+                return member.dial.phase, member.dial.describe()
+        return Phase.WAIT, f"{Phase.WAIT.value} to {ticket.key}"
+
+    def watch(self, attempt: Attempt, limit: float, setting: str) -> None:
+        """Time out a phase of an attempt: ``first_byte_timeout`` until the response head, ``read_timeout`` after it,
+        `limit` seconds since something was last heard."""
+        if attempt.head_seen is not (setting == "read_timeout"):
+            return
+        due = attempt.heard_at + limit
+        if due > self.clock.seconds():
+            self._deadlines.at(due, attempt, lambda _now: self.watch(attempt, limit, setting))
+            self._arm()
+            return
+        phase, policy = attempt.phase(), attempt.ticket.policy
+        message = f'{phase.value} of {attempt.ticket.key} took longer than {limit} s ({setting} of "{policy.name}")'
+        self.give_up(attempt.ticket, PhaseTimeoutError(message, phase=phase, seconds=limit, setting=setting))
+
+    # ---- connections
+
+    def _watch_engine(self, member: Member) -> None:
+        """Have ``expire`` called when the engine wants it, with one entry a connection."""
+        if member.watched or member.gone or member.connection is None:
+            return
+        due = member.connection.next_deadline()
+        if due is not None:
+            member.watched = True
+            self._deadlines.at(due, member, lambda now: self._engine_due(member, now))
+
+    def _engine_due(self, member: Member, now: float) -> None:
+        member.watched = False
+        if member.connection is None:
+            return
+        due = member.connection.next_deadline()
+        if due is not None and due <= now:
+            member.connection.expire()
+        self._watch_engine(member)
+
+    def _forget(self, member: Member, reason: CloseReason, now: float, error: PoolPlusError | None = None) -> None:
+        member.gone = True
+        del self._members[member.number]
+        if self._observers:
+            self._emit(member.gone_event(reason, error, now))
+
+    # ---- time
+
+    def _arm(self) -> None:
+        """See that the alarm rings no later than the next deadline."""
+        if self.closed:
+            return
+        mine, theirs = self._deadlines.next(), self.scheduler.next_deadline()
+        if mine is None or (theirs is not None and theirs < mine):
+            mine = theirs
+        if mine is not None:
+            self._alarm.by(mine)
+
+    def _sweep(self) -> None:
+        now = self.clock.seconds()
+        while (due := self._deadlines.pop(now)) is not None:
+            due(now)
+        self.run(self.scheduler.tick(now))
+
+    def _emit(self, event: PoolEvent) -> None:
+        for observer in list(self._observers):
+            try:
+                observer(event)
+            except Exception:
+                logger.exception("Observer %r failed at %r; it is dropped", observer, event)
+                self._observers.remove(observer)

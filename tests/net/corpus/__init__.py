@@ -1,0 +1,1 @@
+"""What servers really send, and what they might."""
