@@ -27,8 +27,11 @@ test: $(TEST_READY)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 example: $(EXAMPLE_READY)
-	cd example_project && $(abspath $(BIN))/python -m scrapy crawl books
+	cd example_project && $(abspath $(BIN))/python -m scrapy crawl books -a site=http
+	cd example_project && $(abspath $(BIN))/python -m scrapy crawl books -a site=tls1
+	cd example_project && $(abspath $(BIN))/python -m scrapy crawl books -a site=h2
 	cd example_project && $(abspath $(BIN))/python -m scrapy crawl compare
+	cd example_project && $(abspath $(BIN))/python -m bookshop.check
 
 lint: $(CHECK_READY)
 	$(BIN)/ruff check

@@ -103,11 +103,11 @@ class Ticket:
         "number",
         "policy",
         "pool",
-        "replayed_sent",
         "replayed_suspect",
         "replays",
         "seconds",
         "sink",
+        "slots",
         "wire",
     )
 
@@ -120,6 +120,7 @@ class Ticket:
         key: PoolKey,
         policy: Policy,
         own: Policy,
+        slots: int | None,
         sink: Sink,
         seconds: float,
     ) -> None:
@@ -130,11 +131,11 @@ class Ticket:
         self.key_policy = policy
         self.policy = own
         """Its own time-outs and replays; the rest is the key's."""
+        self.slots = slots
         self.sink: Sink | None = sink
         self.seconds = seconds
         self.attempt: Attempt | None = None
         self.replays = 0
-        self.replayed_sent = False
         self.replayed_suspect = False
         self.gone = False
 

@@ -27,6 +27,7 @@ from scrapy.exceptions import (
 )
 from scrapy.settings import default_settings
 from scrapy.utils.defer import maybe_deferred_to_future
+from scrapy.utils.deprecate import warn_on_deprecated_spider_attribute
 
 from scrapy_poolplus import settings as poolplus_settings
 from scrapy_poolplus.core.errors import (
@@ -50,6 +51,7 @@ from scrapy_poolplus.response import ResponseSink
 
 if TYPE_CHECKING:
     from scrapy import Request
+    from scrapy.core.engine import ExecutionEngine
     from scrapy.crawler import Crawler
     from scrapy.http import Response
     from typing_extensions import Self
@@ -200,6 +202,7 @@ class PoolPlusDownloadHandler:
         self._dataloss_warned = False
         self._bind: tuple[str, int] | None = None
         self._keys: dict[_Place, tuple[PoolKey, Policy]] = {}
+        self._slots: dict[Origin, dict[str, int]] = {}
         self._proxies: dict[tuple[str, bytes | None], Proxy] = {}
         self._overrides: dict[tuple[str, str], Policy] = {}
         try:
@@ -221,7 +224,8 @@ class PoolPlusDownloadHandler:
         wire, key, policy, own = self._wire(request)
         seconds = request.meta.get("download_timeout") or self._timeout
         pool = shared_pool(self._crawler)
-        sink.ticket = pool.request(wire, key, policy, sink, seconds=seconds, own=own)
+        slots = self._slots_of(key.origin, request)
+        sink.ticket = pool.request(wire, key, policy, sink, seconds=seconds, own=own, slots=slots)
         return await maybe_deferred_to_future(sink.result)
 
     async def close(self) -> None:
@@ -234,7 +238,7 @@ class PoolPlusDownloadHandler:
 
     def _wire(self, request: Request) -> tuple[WireRequest, PoolKey, Policy, Policy | None]:
         url = urlsplit(request.url)
-        bind = _bind_address(request.meta["bindaddress"]) if "bindaddress" in request.meta else self._bind
+        bind = _bind_address(request.meta.get("bindaddress")) or self._bind
         proxy = self._proxy(request)
         key, policy = self._key(_Place(url.scheme, url.hostname, url.port, bind, proxy))
         headers: list[tuple[bytes, bytes]] = []
@@ -271,6 +275,27 @@ class PoolPlusDownloadHandler:
         if key.origin.secure and own.protocols != key.protocols:
             key = PoolKey(key.route, key.label, own.protocols)
         return wire, key, policy, own
+
+    def _slots_of(self, origin: Origin, request: Request) -> int | None:
+        """How many requests Scrapy's slots allow at the origin at once, over all slots that were seen to point there;
+        None outside a crawl."""
+        name = request.meta.get("download_slot")
+        downloader = getattr(self._engine(), "downloader", None)
+        slot = downloader.slots.get(name) if downloader is not None else None
+        if name is None or slot is None or slot.concurrency <= 0:
+            return None
+        if len(self._slots) > MOST_REMEMBERED:
+            self._slots.clear()
+        allowed = self._slots.setdefault(origin, {})
+        allowed[name] = slot.concurrency
+        return sum(allowed.values())
+
+    def _engine(self) -> ExecutionEngine | None:
+        try:
+            return self._crawler.engine
+        except RuntimeError:
+            # Scrapy 2.19 refuses to name it before the crawl.
+            return None
 
     def _proxy(self, request: Request) -> Proxy | None:
         """From meta ``proxy``, and the Proxy-Authorization header that HttpProxyMiddleware made of its credentials."""
@@ -328,6 +353,9 @@ class PoolPlusDownloadHandler:
     def _sink(self, request: Request) -> ResponseSink:
         meta = request.meta
         spider = self._crawler.spider
+        for attribute in ("download_maxsize", "download_warnsize"):
+            if hasattr(spider, attribute):
+                warn_on_deprecated_spider_attribute(attribute, attribute.upper())
         return ResponseSink(
             self._crawler,
             request,

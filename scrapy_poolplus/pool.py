@@ -112,16 +112,26 @@ class ConnectionPool:
         *,
         seconds: float,
         own: Policy | None = None,
+        slots: int | None = None,
     ) -> Ticket:
         """Ask for a response. `seconds` from now are the deadline for all of it: waiting, dialling, sending, reading.
 
-        `policy` is the key's; `own` is one for this request alone, whose time-outs and replays hold for it.
+        `policy` is the key's; `own` is one for this request alone, whose time-outs and replays hold for it. `slots`: how
+        many requests the downloader means to have at this origin at once.
         """
         self._numbers += 1
         if key.route in self._http1_only:
             key = replace(key, protocols=(HttpProtocol.HTTP1,))
         ticket = Ticket(
-            self, self._numbers, wire=wire, key=key, policy=policy, own=own or policy, sink=sink, seconds=seconds
+            self,
+            self._numbers,
+            wire=wire,
+            key=key,
+            policy=policy,
+            own=own or policy,
+            slots=slots,
+            sink=sink,
+            seconds=seconds,
         )
         if self.closed:
             ticket.gone = True
@@ -134,7 +144,7 @@ class ConnectionPool:
             self._emit(RequestQueued(ticket.number, key, now))
         if own is not None and own.connect_timeout is not None:
             self._deadlines.at(now + own.connect_timeout, ticket, lambda _now: self._not_connected(ticket))
-        self.run(self.scheduler.submit(ticket.number, key, policy, now))
+        self._submit(ticket, now)
         return ticket
 
     def give_up(self, ticket: Ticket, error: PoolPlusError | None = None) -> None:
@@ -171,6 +181,9 @@ class ConnectionPool:
             error = PoolClosedError("the connection pool was closed", phase=Phase.WAIT)
             self.run(self.scheduler.close(error))
             self._alarm.stop()
+            for ticket in list(self._tickets.values()):
+                # Between two attempts.
+                self.give_up(ticket, error)
         return self._goodbyes.wait()
 
     # ---- facts from connections
@@ -197,7 +210,6 @@ class ConnectionPool:
             reused=attempt.member.completed > 0,
             attempts=ticket.replays,
             max_replays=ticket.policy.max_replays,
-            replayed_sent=ticket.replayed_sent,
             replayed_suspect=ticket.replayed_suspect,
         )
 
@@ -372,7 +384,6 @@ class ConnectionPool:
 
     def _replay(self, ticket: Ticket, member: Member, progress: Progress, now: float) -> None:
         ticket.replays += 1
-        ticket.replayed_sent |= progress is Progress.SENT
         ticket.replayed_suspect |= progress is Progress.REFUSED_SUSPECT
         ticket.attempt = None
         if progress is Progress.HTTP1_REQUIRED:
@@ -383,9 +394,15 @@ class ConnectionPool:
         if self._observers:
             self._emit(Replayed(ticket.number, member.number, progress.value, now))
         logger.debug("Replaying request %d to %s: %s", ticket.number, ticket.key, progress.value)
+        if progress is Progress.SENT:
+            # In the next turn: others that the peer ended together with this connection are known to be gone by then.
+            self._deadlines.at(now, ticket, lambda now: self._submit(ticket, now))
         self.run(self.scheduler.finished(ticket.number, now, size=member.carried()))
-        if not ticket.gone:
-            self.run(self.scheduler.submit(ticket.number, ticket.key, ticket.key_policy, now))
+        if progress is not Progress.SENT and not ticket.gone:
+            self._submit(ticket, now)
+
+    def _submit(self, ticket: Ticket, now: float) -> None:
+        self.run(self.scheduler.submit(ticket.number, ticket.key, ticket.key_policy, now, slots=ticket.slots))
 
     def _leave(self, ticket: Ticket, error: PoolPlusError | None, now: float) -> None:
         """The request is over: let go of what it holds, its body may be large."""

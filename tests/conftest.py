@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import trustme
 from scrapy import Request
+from scrapy.utils.misc import load_object
 from scrapy.utils.reactor import install_reactor
 
 from tests.crawling import Crawled, crawl
@@ -27,7 +29,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     # Before pytest-twisted does it: by Scrapy, whose crawls will check that theirs is the one installed.
     if config.getoption("--reactor") == "asyncio":
-        install_reactor(ASYNCIO_REACTOR, config.getoption("--event-loop"))
+        event_loop = config.getoption("--event-loop")
+        if event_loop is not None:
+            # Scrapy would first make a loop of the default kind, and leave it open.
+            asyncio.set_event_loop(load_object(event_loop)())
+        install_reactor(ASYNCIO_REACTOR, event_loop)
 
 
 @pytest.fixture(scope="session")

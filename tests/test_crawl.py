@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pytest_twisted import ensureDeferred
@@ -38,8 +39,9 @@ class UrlsSpider(scrapy.Spider):
 class Project:
     """A Scrapy project with one spider, which crawls the URLs it is given."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, always: Mapping[str, Any]) -> None:
         self.folder = folder
+        self._always = {"BOT_NAME": "shop", "SPIDER_MODULES": ["shop.spiders"], **always}
         spiders = folder / "shop" / "spiders"
         spiders.mkdir(parents=True)
         (folder / "scrapy.cfg").write_text("[settings]\ndefault = shop.settings\n")
@@ -50,8 +52,8 @@ class Project:
 
     def settings(self, text: str) -> None:
         """Put `text` into settings.py."""
-        always = "BOT_NAME = 'shop'\nSPIDER_MODULES = ['shop.spiders']\nRETRY_ENABLED = False\nDOWNLOAD_TIMEOUT = 20\n"
-        (self.folder / "shop" / "settings.py").write_text(always + text + "\n")
+        lines = [f"{name} = {value!r}" for name, value in self._always.items()]
+        (self.folder / "shop" / "settings.py").write_text("\n".join([*lines, text, ""]))
 
     def crawl(self, *urls: str, options: tuple[str, ...] = ()) -> Finished:
         """`scrapy crawl urls`; its items are in `items` then."""
@@ -65,8 +67,9 @@ class Project:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return Project(tmp_path / "project")
+def project(tmp_path: Path, reactor_settings: Mapping[str, Any]) -> Project:
+    # Where a test fails because no answer comes, it should not take Scrapy's three minutes, three times.
+    return Project(tmp_path / "project", {**reactor_settings, "RETRY_ENABLED": False, "DOWNLOAD_TIMEOUT": 20})
 
 
 class SilentServer:
@@ -188,7 +191,7 @@ def test_the_addon_leaves_a_handler_that_the_project_named(project: Project, ngi
     assert finished.exit_code == 0, finished.log
     assert len(project.items()) == 2
     assert protocols(server) == {"HTTP/1.1"}
-    (warning,) = (line for line in finished.log.splitlines() if "WARNING" in line)
+    (warning,) = (line for line in finished.log.splitlines() if "[scrapy_poolplus.addon] WARNING" in line)
     assert stock in warning
     # http is ours.
     assert "'poolplus/requests/http/1.1': 1" in finished.log

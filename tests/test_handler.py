@@ -128,7 +128,7 @@ def test_the_bind_address_is_part_of_the_key_in_both_shapes_and_meta_beats_the_s
         handler._wire(Request(URL, meta=meta))[1].route.bind
         for meta in ({}, {"bindaddress": "127.0.0.3"}, {"bindaddress": ("127.0.0.4", 5)}, {"bindaddress": None})
     ]
-    assert binds == [("127.0.0.2", 0), ("127.0.0.3", 0), ("127.0.0.4", 5), None]
+    assert binds == [("127.0.0.2", 0), ("127.0.0.3", 0), ("127.0.0.4", 5), ("127.0.0.2", 0)]
 
 
 def test_a_requests_own_policy_changes_its_time_outs_and_protocols_only():

@@ -310,10 +310,64 @@ def test_what_was_sent_on_a_reused_connection_is_sent_again_where_twice_is_as_on
     connection.respond()
     _, sink = bench.ask(method=method)
     connection.lose(Progress.SENT)
+    bench.clock.advance(0)
     assert len(bench.dials) == 1 + replays
     if replays:
         bench.dials[1].connect().lose(Progress.SENT)
+        bench.clock.advance(0)
     assert sink.heard[-1] is LOST
+
+
+def test_what_was_sent_waits_until_all_that_the_peer_ended_with_that_connection_is_known():
+    bench = Bench()
+    bench.ask()
+    bench.ask()
+    first, second = bench.dials[0].connect(), bench.dials[1].connect()
+    first.respond()
+    second.respond()
+    _, sink = bench.ask()
+    first.lose(Progress.SENT)
+    # Both have ended, but the pool is told one by one.
+    assert not second.exchanges
+    second.lose(Progress.SENT)
+    bench.clock.advance(0)
+    bench.dials[2].connect().respond()
+    assert sink.heard == [("dispatched", True, 0.0), ("dispatched", False, 0.0), *ANSWER]
+
+
+def test_what_was_sent_may_meet_one_ended_connection_after_the_other():
+    bench = Bench()
+    for _ in range(3):
+        bench.ask()
+    stale = [dial.connect() for dial in bench.dials]
+    for connection in stale:
+        connection.respond()
+    _, sink = bench.ask()
+    for connection in stale:
+        connection.lose(Progress.SENT)
+        bench.clock.advance(0)
+    bench.dials[3].connect().respond()
+    assert sink.heard[-1] is BodyEnd.COMPLETE
+    assert bench.names().count("Replayed") == 3
+
+
+@pytest.mark.parametrize("end", ["close", "cancel"])
+def test_a_request_between_two_attempts_can_end(end):
+    bench = Bench()
+    bench.ask()
+    connection = bench.dials[0].connect()
+    connection.respond()
+    ticket, sink = bench.ask()
+    connection.lose(Progress.SENT)
+    if end == "close":
+        bench.pool.close()
+        assert isinstance(sink.heard[-1], PoolClosedError)
+    else:
+        ticket.cancel()
+    heard = list(sink.heard)
+    bench.clock.advance(0)
+    assert sink.heard == heard
+    assert len(bench.dials) == 1
 
 
 def test_a_replayed_request_keeps_its_place_in_the_queue():

@@ -1,7 +1,7 @@
 """Caps: who may have one connection more, who waits in turn for it, and who gives way.
 
-A new connection needs a slot of two scopes, its origin's and the crawl's. A key that must wait is in the queue of one
-of them. Where that is the crawl's, it has claimed its slot of the origin: were it in neither count, a slot of the
+A new connection needs a place in two scopes, its origin's and the crawl's. A key that must wait is in the queue of one
+of them. Where that is the crawl's, it has claimed its place of the origin's: were it in neither count, a place of the
 origin could come free for a key that then waits for the crawl, and the next one of the origin would be asleep.
 
 The queue is in order of starvation, not of arrival in it: a key that is served by connections it has would otherwise
@@ -22,7 +22,9 @@ class Scope:
     """What a cap counts: the crawl, or one origin over all its keys.
 
     `limit` is a cap in connections of any state but CLOSED. None: those that are not idle, against the requests handed
-    to us (`tickets`) plus one spare, so that the pool is never the throttle where the user set no cap.
+    to us (`tickets`) plus one spare, so that the pool is never the throttle where the user set no cap. Where it is
+    known how many requests the downloader means to have there at once (`slots`), not against more than these: Scrapy
+    2.19 with the asyncio reactor hands down up to three times as many in a burst.
     """
 
     __slots__ = (
@@ -30,11 +32,13 @@ class Scope:
         "blocked",
         "claims",
         "count",
+        "draining",
         "gone",
         "idle",
         "keys",
         "limit",
         "reclaim_at",
+        "slots",
         "surplus",
         "tickets",
     )
@@ -45,7 +49,11 @@ class Scope:
         self.count = 0
         """Connections."""
         self.claims = 0
-        """Slots promised to keys that wait for one of the crawl's."""
+        """Places promised to keys that wait for one of the crawl's."""
+        self.draining = 0
+        """Connections that only finish what they have."""
+        self.slots: int | None = None
+        """Requests that the downloader's slots allow at once; None: not known, or no limit."""
         self.tickets = 0
         """Waiting and in flight."""
         self.keys: dict[PoolKey, KeyRecord] = {}
@@ -54,17 +62,21 @@ class Scope:
         self.surplus: dict[KeyRecord, None] = {}
         """Keys with more dials out than waiters."""
         self.blocked: dict[KeyRecord, None] = {}
-        """Keys that wait in turn for a slot of this scope."""
+        """Keys that wait in turn for a place in this scope."""
         self._queue: list[tuple[float, int, KeyRecord]] = []
         """Heap of them by (starved since, turn); entries may be out of date, and are then too early, never too late."""
         self.reclaim_at: float | None = None
         """When to look who starves."""
 
-    def full(self) -> bool:
-        """True when one more connection would be over the cap."""
+    def full(self, *, ahead: bool = False) -> bool:
+        """True when one more connection would be over the cap. `ahead`: it is to take the place of another one, and may
+        be the spare."""
         if self.limit is not None:
             return self.count + self.claims >= self.limit
-        return self.count - len(self.idle) > self.tickets
+        taken = self.count + self.claims - len(self.idle)
+        if taken > self.tickets or self.slots is None:
+            return taken > self.tickets
+        return taken >= self.slots + (ahead or self.draining > 0)
 
     def gives_way(self) -> ConnectionRecord | None:
         """The connection to close for a new one: the least recently used idle one, else a dial nobody waits for."""
@@ -74,11 +86,11 @@ class Scope:
             return next(reversed(key.connecting.values()))
         return None
 
-    def block(self, key: KeyRecord, since: float, turn: int) -> None:
-        """The key waits in turn for a slot of this scope, as one that has been blocked `since`."""
-        key.blocked_by, key.blocked_since, key.turn = self, since, turn
+    def block(self, key: KeyRecord) -> None:
+        """The key waits for a place in this scope, in its turn."""
+        key.blocked_by = self
         self.blocked[key] = None
-        heappush(self._queue, (key.starved_since(), turn, key))
+        heappush(self._queue, (key.starved_since(), key.turn, key))
         if len(self._queue) > 2 * len(self.blocked) + 8:
             self._queue = [(other.starved_since(), other.turn, other) for other in self.blocked]
             heapify(self._queue)
@@ -104,16 +116,15 @@ class Scope:
         """All that are blocked, the most starved first."""
         return sorted(self.blocked, key=lambda key: (key.starved_since(), key.turn))
 
-    def victim(self, starved: KeyRecord) -> ConnectionRecord | None:
-        """The connection that should give its slot to `starved`: of the key with the most open ones the one dialled
-        first. None where nobody has more than it has, or two keys would take each other's in turn without end."""
+    def richest(self) -> tuple[ConnectionRecord | None, int]:
+        """Of the key with the most open connections the one dialled first, and how many the key has."""
         best: ConnectionRecord | None = None
-        most = len(starved.connections)
+        most = 0
         for key in self.keys.values():
             candidates = [record for record in key.connections.values() if record.open]
             if len(candidates) > most or (best is not None and len(candidates) == most and min(candidates) < best):
                 best, most = min(candidates), len(candidates)
-        return best
+        return best, most
 
 
 class OriginScope(Scope):

@@ -52,9 +52,6 @@ class RouteMemory:
         self._size = size
         self._spoken: OrderedDict[tuple[Route, tuple[HttpProtocol, ...]], Spoken] = OrderedDict()
 
-    def __len__(self) -> int:
-        return len(self._spoken)
-
     def of(self, key: PoolKey) -> Spoken:
         """What the key's route speaks. Known at once where one protocol is offered, which says nothing about what is
         agreed on where there are two."""

@@ -70,6 +70,8 @@ def _check_key(state: PoolState, key: KeyRecord, now: float) -> None:
 
 def _check_scope(scope: Scope, connections: list[ConnectionRecord]) -> None:
     assert scope.count == len(connections), f"I2: {scope.count} counted of {len(connections)}"
+    draining = sum(record.draining for record in connections)
+    assert scope.draining == draining, f"I2: {scope.draining} counted as draining, {draining} are"
     idle = {record.number for record in connections if record.idle_since is not None}
     assert set(scope.idle) == idle, f"I6: {set(scope.idle)} listed as idle, {idle} are"
     tickets = sum(len(key.waiting) for key in scope.keys.values()) + sum(len(record.streams) for record in connections)
@@ -80,7 +82,7 @@ def _check_scope(scope: Scope, connections: list[ConnectionRecord]) -> None:
         assert scope.reclaim_at is not None, "I17: nobody looks who starves"
     for key in scope.blocked:
         assert key.blocked_by is scope, f"I15: {key.key} is in a queue that it does not know of"
-        assert scope.full(), f"I15: {key.key} waits beside a free slot"
+        assert scope.full(), f"I15: {key.key} waits beside a free place"
         assert scope.gives_way() is None, f"I15: {key.key} waits beside a connection that gives way"
 
 

@@ -151,6 +151,7 @@ class KeyRecord:
         "policy",
         "redial_at",
         "scopes",
+        "served_at",
         "setup_seconds",
         "spoken",
         "turn",
@@ -164,7 +165,7 @@ class KeyRecord:
         self.spoken = spoken
         self.origin = origin
         self.scopes: tuple[Scope, Scope] = (origin, crawl)
-        """What counts its connections; a new one needs a slot of both."""
+        """What counts its connections; a new one needs a place in both."""
         self.gone = False
         self.waiting: dict[int, float] = {}
         """Ticket to the time of its submission."""
@@ -175,19 +176,22 @@ class KeyRecord:
         self.graced: dict[int, ConnectionRecord] = {}
         """Those with a `grace_until`."""
         self._ready: list[ConnectionRecord] = []
-        """Heap of the connections that may have room."""
+        """Heap of the connections that may have room; those that have none are dropped when they surface. A dial is
+        owed only when all have surfaced, so no more than one round of dials is ever kept."""
         self.failing = False
         """A dial failed while others are out: their answer decides for all, none is dialled in between, or a host that
         refuses would be dialled without end."""
         self.redial_at: float | None = None
         """No new dial before: the last one failed while other connections serve."""
         self.blocked_by: Scope | None = None
-        """The scope for whose slot it waits in turn."""
+        """The scope in which it waits for a place."""
         self.blocked_since = 0.0
         self.turn = 0
-        """Its place among those blocked since the same instant; another one each time it is blocked."""
+        """Its rank among those that starve since the same instant."""
         self.victim: ConnectionRecord | None = None
         """The connection that was retired for its sake last."""
+        self.served_at = float("-inf")
+        """When a request was last dispatched, or ended: who has just had a long one does not starve since its start."""
         self.dispatched_at: float | None = None
         self.interval: float | None = None
         """Smoothed seconds between dispatches."""
@@ -221,9 +225,6 @@ class KeyRecord:
         if not record.listed:
             record.listed = True
             heappush(self._ready, record)
-            if len(self._ready) > 2 * len(self.connections) + 8:
-                self._ready = [r for r in self._ready if r.open]
-                heapify(self._ready)
 
     def oldest_with_room(self) -> ConnectionRecord | None:
         """The oldest connection with room, or None."""
@@ -235,10 +236,8 @@ class KeyRecord:
         return None
 
     def starved_since(self) -> float:
-        """Since when it is blocked by a cap and has been given nothing."""
-        if self.dispatched_at is None or self.dispatched_at < self.blocked_since:
-            return self.blocked_since
-        return self.dispatched_at
+        """Since when it is blocked by a cap and has not been served."""
+        return max(self.blocked_since, self.served_at)
 
     def serving(self) -> bool:
         """True while a connection is READY or BUSY."""

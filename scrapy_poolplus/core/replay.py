@@ -36,11 +36,15 @@ class Progress(Enum):
     """Timed out, cancelled, or fit for no connection (LocalProtocolError): Scrapy's RetryMiddleware decides."""
 
 
-def may_replay(progress: Progress, method: str, *, reused: bool, attempts: int, max_replays: int, replayed_sent: bool, replayed_suspect: bool) -> bool:
+def may_replay(
+    progress: Progress, method: str, *, reused: bool, attempts: int, max_replays: int, replayed_suspect: bool
+) -> bool:
     """True when the request may be sent again.
 
-    `reused`: the connection had completed an exchange before. `attempts`: replays so far. `replayed_sent`,
-    `replayed_suspect`: whether one of them was for SENT, or for REFUSED_SUSPECT; each is allowed once.
+    `reused`: the connection had completed an exchange before. `attempts`: replays so far. `replayed_suspect`: whether
+    one of them was for REFUSED_SUSPECT, which is believed once. SENT is not counted apart: a server that ends idle
+    connections ends many at once, and a request may meet one after the other before it gets a fresh one, whose loss
+    ends it.
     """
     if attempts >= max_replays:
         return False
@@ -50,6 +54,6 @@ def may_replay(progress: Progress, method: str, *, reused: bool, attempts: int, 
         case Progress.REFUSED_SUSPECT:
             return not replayed_suspect
         case Progress.SENT:
-            return reused and not replayed_sent and method in IDEMPOTENT
+            return reused and method in IDEMPOTENT
         case _:
             return False

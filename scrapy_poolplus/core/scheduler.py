@@ -3,7 +3,7 @@
 Rules that span functions:
 
 - A fact records what happened and names the keys that it touches; then ``_decide`` settles each of them: attach, dial
-  or wait in turn, pass on slots, forget. Nothing else attaches or dials.
+  or wait in turn, pass on what comes free, forget. Nothing else attaches or dials.
 - A fact returns its actions; the state is committed before the first of them is run, so a fact that an action
   provokes finds a consistent scheduler.
 - A fact about a connection or a ticket that has left already is passed over: it has crossed the Close or the Fail.
@@ -13,7 +13,7 @@ Rules that span functions:
 - ``now`` never goes backwards.
 
 The rooms behind it: ``records`` (what is known of a connection and of a key), ``state`` (the transitions), ``demand``
-(how many connections a key is owed), ``caps`` and ``slots`` (who may have one), ``invariants`` (what always holds).
+(how many connections a key is owed), ``caps`` and ``turns`` (who may have one), ``invariants`` (what always holds).
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from scrapy_poolplus.core.invariants import check_state, describe_state
 from scrapy_poolplus.core.origin import HttpProtocol, Origin, PoolKey
 from scrapy_poolplus.core.policy import Policy
 from scrapy_poolplus.core.records import ConnectionRecord, KeyRecord
-from scrapy_poolplus.core.slots import Slots
 from scrapy_poolplus.core.state import SMOOTHING, PoolState
+from scrapy_poolplus.core.turns import Turns
 
 CALM_SECONDS = 1.0
 """Seconds without a new dial to an origin that said ENHANCE_YOUR_CALM."""
@@ -51,7 +51,7 @@ class Scheduler:
         self.now = 0.0
         """Of the last fact."""
         self.state = PoolState(max_connections, RouteMemory(ROUTES_REMEMBERED))
-        self._slots = Slots(self.state)
+        self._turns = Turns(self.state)
 
     def __repr__(self) -> str:
         return describe_state(self.state, self.now, closed=self.closed)
@@ -82,10 +82,13 @@ class Scheduler:
 
     # ---- facts: requests
 
-    def submit(self, ticket: int, key: PoolKey, policy: Policy, now: float) -> list[Action]:
+    def submit(
+        self, ticket: int, key: PoolKey, policy: Policy, now: float, *, slots: int | None = None
+    ) -> list[Action]:
         """A request arrived, or, with its old number, comes back to be replayed in its old place.
 
-        `ticket` rises with arrival. The policy of a key is that of the first ticket that makes its record.
+        `ticket` rises with arrival. The policy of a key is that of the first ticket that makes its record. `slots`: how
+        many requests the downloader means to have at this origin at once, None where that is not known.
         """
         state = self.state
         assert not self.closed
@@ -94,6 +97,7 @@ class Scheduler:
         record = state.crawl.keys.get(key)
         if record is None:
             record = state.make_key(key, policy)
+        record.origin.slots = slots
         for scope in record.scopes:
             scope.tickets += 1
         record.push(ticket, now)
@@ -122,6 +126,7 @@ class Scheduler:
         if record is None:
             return []
         key = record.key
+        key.served_at = now
         record.streams.discard(ticket)
         record.size = max(record.size, size)
         state.leave(key)
@@ -175,7 +180,7 @@ class Scheduler:
         return self._decide(record.key, now)
 
     def retire(self, number: int, reason: CloseReason, now: float) -> list[Action]:
-        """The connection takes nothing new: GOAWAY, not reusable, or asked for. Does nothing where it drains already."""
+        """The connection takes nothing new: GOAWAY, not reusable, or asked for. Does nothing where it drains."""
         record = self.connections.get(number)
         if record is None:
             return []
@@ -227,6 +232,7 @@ class Scheduler:
 
     def tick(self, now: float) -> list[Action]:
         """Time has passed."""
+        self.now = now
         actions: list[Action] = []
         while (due := self.state.deadlines.pop(now)) is not None:
             due(now)
@@ -251,7 +257,7 @@ class Scheduler:
     # ---- the decision routine
 
     def _decide(self, key: KeyRecord | None, now: float) -> list[Action]:
-        """What follows each fact: settle the keys that were touched, `key` first, pass on what slots came free, forget
+        """What follows each fact: settle the keys that were touched, `key` first, pass on what came free, forget
         the keys of which nothing is left. Returns the actions."""
         self.now = now
         touched = self.state.touched
@@ -265,7 +271,7 @@ class Scheduler:
         return actions
 
     def _settle(self, key: KeyRecord, now: float) -> None:
-        """Attach waiters, oldest first, to the oldest connection with room; dial what is owed then; pass on slots."""
+        """Attach waiters, oldest first, to the oldest connection with room; dial what is owed then; pass on what came free."""
         while key.waiting and (record := key.oldest_with_room()) is not None:
             reason = record.spent(now)
             if reason is None:
@@ -273,12 +279,12 @@ class Scheduler:
             else:
                 self.state.retire(record, reason, now)
         if key.waiting or key.blocked_by is not None:
-            self._slots.settle(key, now)
+            self._turns.settle(key, now)
         if key.connecting:
             self.state.weigh(key)
         for scope in key.scopes:
             if scope.blocked:
-                self._slots.serve(scope, now)
+                self._turns.serve(scope, now)
         if not key.connections and not key.waiting and not key.gone:
             self.state.forget(key)
 
@@ -297,7 +303,7 @@ class Scheduler:
         if key.dispatched_at is not None:
             interval = now - key.dispatched_at
             key.interval = interval if key.interval is None else key.interval + (interval - key.interval) * SMOOTHING
-        key.dispatched_at = now
+        key.dispatched_at = key.served_at = now
         state.actions.append(Dispatch(ticket, record.number, reused, waited))
         if record.budget is not UNLIMITED:
             self._spend(key, record, now)
@@ -307,7 +313,7 @@ class Scheduler:
         demand, never above a cap and never before a key that is blocked."""
         if record.requests == record.budget.requests:
             self.state.retire(record, CloseReason.REQUESTS_SPENT, now)
-        if successor_due(key, record, now) and self._slots.spare(key):
+        if successor_due(key, record, now) and self._turns.spare(key):
             record.succeeded = True
             self.state.dial(key, now)
 

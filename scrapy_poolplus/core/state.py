@@ -174,6 +174,7 @@ class PoolState:
 
     def limit(self, record: ConnectionRecord, streams: int, now: float) -> None:
         """The peer allows so many streams from now on."""
+        assert record.protocol is HttpProtocol.HTTP2
         key = record.key
         record.peer_limit = streams
         if streams > 0:
@@ -205,6 +206,8 @@ class PoolState:
             self.close(record, reason)
             return
         record.draining = True
+        for scope in record.key.scopes:
+            scope.draining += 1
         self.actions.append(Drain(record.number, reason))
         timeout = record.key.policy.drain_timeout
         if timeout is not None:
@@ -217,7 +220,7 @@ class PoolState:
         self.actions.append(Close(record.number, record.reason or reason))
 
     def release(self, record: ConnectionRecord) -> None:
-        """The logical close: its slots are free from here on, whatever the socket still does."""
+        """The logical close: its places are free from here on, whatever the socket still does."""
         record.gone = True
         number, key = record.number, record.key
         del self.connections[number]
@@ -227,6 +230,7 @@ class PoolState:
             self.weigh(key)
         for scope in key.scopes:
             scope.count -= 1
+            scope.draining -= record.draining
             scope.idle.pop(number, None)
 
     # ---- time limits

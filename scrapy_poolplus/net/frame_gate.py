@@ -39,6 +39,10 @@ FLOOD_RATE = 100.0
 _KNOWN_SETTINGS = frozenset((1, 2, 3, 4, 5, 6, 8))
 
 
+STATUS_SEEN = len(b"HTTP/1.1 400")
+"""Bytes of a text that is no frame to wait for: with them its status is known. Not for its line, which may never end."""
+
+
 class PeerFaultError(Exception):
     """The peer broke a rule in a way that costs the connection; `code` goes into our GOAWAY (RFC 9113 5.4.1)."""
 
@@ -238,7 +242,7 @@ class FrameGate:
         if buffer[3] == SETTINGS and not buffer[4] & ACK:
             self._greeted = True
             return True
-        if buffer.startswith(b"HTTP/") and b"\n" not in buffer and len(buffer) < 1024:
+        if buffer.startswith(b"HTTP/") and b"\n" not in buffer and len(buffer) < STATUS_SEEN:
             return False
         # A server that negotiated h2 and then answers in HTTP/1.1 says what is wrong: the text belongs to the error.
         line = buffer[:200].split(b"\n", 1)[0].rstrip(b"\r").decode("latin-1")

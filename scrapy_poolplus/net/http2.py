@@ -87,6 +87,8 @@ class Http2Engine:
         self._settings_acked = False
         self._answered = False
         self._last_words = ""
+        self._calm = False
+        """The peer has asked for calm, so that what it leaves unanswered is not asked again at once."""
         self._full = False
         """No stream can be opened any more: GOAWAY either way, or no ids are left."""
         self._drained = False
@@ -149,13 +151,10 @@ class Http2Engine:
         if self._over:
             return
         clean = isinstance(error, ConnectionLostError) and error.clean
-
-        def ended(stream: Stream) -> Outcome:
-            if clean and stream.head is not None:
-                return stream.truncated("when the connection was closed")
-            return Outcome(error=self._lost_error(error, stream.phase), progress=stream.progress)
-
-        self._closing(CloseReason.PEER_CLOSED if clean else CloseReason.CONNECTION_RESET, ended)
+        self._closing(
+            CloseReason.PEER_CLOSED if clean else CloseReason.CONNECTION_RESET,
+            lambda stream: stream.lost(error, said=self._last_words, calm=self._calm),
+        )
 
     def goodbye(self, now: float) -> None:
         """GOAWAY(NO_ERROR)."""
@@ -168,13 +167,13 @@ class Http2Engine:
         """PING interval or time-out, or the end of patience with an empty send window."""
         if self._over:
             return None
-        return self._watch.deadline(streams=bool(self._streams), draining=self._drained)
+        return self._watch.deadline(streams=bool(self._exchanges), draining=self._drained)
 
     def expire(self, now: float) -> None:
         """Ping, give up, or drain."""
         if self._over:
             return
-        due = self._watch.due(now, streams=bool(self._streams))
+        due = self._watch.due(now, streams=bool(self._exchanges))
         if due is Due.GIVE_UP:
             message = f"the peer did not answer a PING within {self._config.ping_timeout} s (ping_timeout)"
             self._fail(lambda phase: ConnectionLostError(message, phase=phase), CloseReason.PING_TIMEOUT)
@@ -380,6 +379,7 @@ class Http2Engine:
         """Streams above the last one were not processed (RFC 9113 6.8); the others finish. A first GOAWAY with 2^31-1
         announces the second, with the real last stream. Never given to h2, which would drop what we still send."""
         self._full = True
+        self._calm = self._calm or frame.code == ErrorCodes.ENHANCE_YOUR_CALM
         last = frame.last_stream
         debug = f" {frame.debug[:100].decode('latin-1')!r}" if frame.debug else ""
         self._last_words = f"GOAWAY {code_name(frame.code)}{debug}, last stream {last}"
@@ -456,12 +456,3 @@ class Http2Engine:
     def _still(self, streams: list[Stream]) -> Iterator[Stream]:
         """Those that have not ended meanwhile: the end of one may cancel another."""
         return (stream for stream in streams if self._exchanges.get(id(stream.exchange)) is stream)
-
-    def _lost_error(self, error: PoolPlusError, phase: Phase) -> PoolPlusError:
-        """The owner's error with the phase of the exchange, and what the peer said last."""
-        if not isinstance(error, ConnectionLostError):
-            return error
-        text = f"{error} (after {self._last_words})" if self._last_words else str(error)
-        lost = ConnectionLostError(text, phase=phase, clean=error.clean)
-        lost.__cause__ = error.__cause__
-        return lost

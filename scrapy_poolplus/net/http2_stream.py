@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from h2.errors import ErrorCodes
 
-from scrapy_poolplus.core.errors import BodyLengthError, Phase
+from scrapy_poolplus.core.errors import BodyLengthError, ConnectionLostError, Phase, PoolPlusError
 from scrapy_poolplus.core.replay import Progress
 from scrapy_poolplus.net.http2_flow import ReceiveWindow
 from scrapy_poolplus.net.http2_head import MalformedError, announced_length, checked_fields, response_head
@@ -114,6 +114,19 @@ class Stream:
         of = "of unknown length" if length is None else f"of {length} bytes"
         message = f"{self.received} bytes of a body {of}, {how}"
         return Outcome(error=BodyLengthError(message, phase=Phase.BODY), end=BodyEnd.TRUNCATED)
+
+    def lost(self, error: PoolPlusError, *, said: str, calm: bool) -> Outcome:
+        """The transport is gone. `said`: the peer's last words; `calm`: they asked for calm, so what was not answered
+        is not asked again at once."""
+        if not isinstance(error, ConnectionLostError):
+            return Outcome(error=error, progress=self.progress)
+        if error.clean and self.head is not None:
+            return self.truncated("when the connection was closed")
+        text = f"{error} (after {said})" if said else str(error)
+        own = ConnectionLostError(text, phase=self.phase, clean=error.clean)
+        own.__cause__ = error.__cause__
+        progress = Progress.REFUSED_CALM if calm and self.progress is Progress.SENT else self.progress
+        return Outcome(error=own, progress=progress)
 
     def _bodiless(self, status: int) -> bool:
         return self.request.method == b"HEAD" or status in (204, 304)

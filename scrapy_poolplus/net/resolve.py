@@ -8,6 +8,7 @@ up as it is.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import ip_address
 
 from twisted.internet.address import IPv6Address
@@ -21,6 +22,7 @@ MAX_NAME = 253
 MAX_LABEL = 63
 
 
+@lru_cache(maxsize=1024)  # Asked several times for each connection; for a name it costs an exception.
 def ip_version(host: str) -> int | None:
     """4 or 6 where `host` is an IP address (an IPv6 one may have a zone), None where it is a name."""
     try:
@@ -64,9 +66,10 @@ def resolve(reactor: IReactorPluggableNameResolver, host: str, port: int) -> Def
 def usable(host: str, addresses: Sequence[str], bind: tuple[str, int] | None) -> list[str]:
     """Those of `addresses` that can be reached from the local address `bind`. ResolveError when none is left."""
     family = ip_version(bind[0]) if bind else None
-    kept = [address for address in addresses if family in (None, ip_version(address))]
+    if bind is None or family is None:
+        return list(addresses)
+    kept = [address for address in addresses if ip_version(address) == family]
     if not kept:
-        assert bind is not None
         text = f"{host} has no IPv{family} address, and the bind address {bind[0]} can reach no other"
         raise ResolveError(text, phase=Phase.RESOLVE)
     return kept

@@ -1,8 +1,8 @@
-"""An independent model of the scheduler, and a world in which the two are held against each other.
+"""An independent model of the scheduler (tests/core/world.py holds the two against each other).
 
 The model knows what was reported and which actions came of it, nothing else: it reads no limit, state or order from the
 scheduler. Each action is judged when it comes, in the state that the ones before it have left; what must hold between
-facts is judged after each fact. A breach raises InvariantError, whose text begins with the invariant's number in the design.
+facts is judged after each fact. A breach raises InvariantError, whose text begins with the invariant's number.
 
 What each rules out:
 
@@ -12,7 +12,7 @@ What each rules out:
 - I4: more streams than the peer or the policy allows.
 - I5: more requests than the budget; nothing new after age or bytes are spent.
 - I6: an idle connection that never times out, or one that times out in use.
-- I7, I15: a sleeping waiter beside room, beside a free slot, or with nothing on its way.
+- I7, I15: a sleeping waiter beside room, beside a free place, or with nothing on its way.
 - I8, I10: a younger request before an older one of its key; a young connection before an older one with room.
 - I11: a request that is closed under, a connection closed twice, closed for nothing.
 - I13: another reason than the first; use before it was opened.
@@ -25,23 +25,14 @@ What each rules out:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from scrapy_poolplus.core.actions import Action, Close, Dial, Dispatch, Drain, Fail
 from scrapy_poolplus.core.budget import Budget
-from scrapy_poolplus.core.errors import (
-    ConnectError,
-    ConnectionLostError,
-    Phase,
-    PhaseTimeoutError,
-    PoolClosedError,
-    PoolPlusError,
-)
+from scrapy_poolplus.core.errors import PhaseTimeoutError, PoolPlusError
 from scrapy_poolplus.core.events import CloseReason
 from scrapy_poolplus.core.origin import HttpProtocol, Origin, PoolKey, Route
 from scrapy_poolplus.core.policy import Policy
-from scrapy_poolplus.core.scheduler import Scheduler
 
 REDIAL_AFTER = 1.0
 CALM_SECONDS = 1.0
@@ -145,11 +136,13 @@ class Model:
         self.streams: dict[tuple[Route, tuple[HttpProtocol, ...]], int] = {}
         self.redial_at: dict[PoolKey, float] = {}
         self.hold_until: dict[Origin, float] = {}
+        self.slots: dict[Origin, int | None] = {}
+        """Requests that the downloader means to have at an origin at once."""
         self.failing: set[PoolKey] = set()
         self.unserved: dict[PoolKey, float] = {}
         """Since when a key has been given nothing, and misses something."""
         self.starving: dict[PoolKey, float] = {}
-        """Since when the one unserved for longest misses a connection while others have more."""
+        """Since when the one unserved for longest misses a connection while others have more, and nothing drains."""
         self.fact = Fact("start")
 
     # ---- what is asked of it
@@ -213,8 +206,15 @@ class Model:
         )
 
     def used_up(self, origin: Origin | None) -> bool:
-        cap = self.cap(origin)
-        return cap is not None and len(self.inside(origin)) >= cap and not self.gives_way(origin)
+        cap, inside = self.cap(origin), self.inside(origin)
+        if cap is not None:
+            return len(inside) >= cap and not self.gives_way(origin)
+        slots = None if origin is None else self.slots.get(origin)
+        spare = any(conn.state == DRAINING for conn in inside)
+        return slots is not None and self.busy(inside) >= slots + spare and not self.gives_way(origin)
+
+    def busy(self, conns: list[Conn]) -> int:
+        return sum(conn.idle_since is None for conn in conns)
 
     # ---- facts
 
@@ -222,7 +222,8 @@ class Model:
         holds(now >= self.now, "the test's clock goes backwards")
         self.fact, self.now = fact, now
 
-    def submitted(self, ticket: int, key: PoolKey) -> None:
+    def submitted(self, ticket: int, key: PoolKey, slots: int | None) -> None:
+        self.slots[key.origin] = slots
         self.queue(key)[ticket] = self.now
         self.answered.discard(ticket)
 
@@ -233,6 +234,7 @@ class Model:
 
     def ended(self, ticket: int, size: int) -> None:
         conn = self.in_flight.pop(ticket)
+        self.serve(conn.key)
         conn.streams.discard(ticket)
         conn.size = max(conn.size, size)
         self.answered.add(ticket)
@@ -282,6 +284,10 @@ class Model:
         if self.queue(key):
             self.redial_at[key] = self.now + REDIAL_AFTER
 
+    def serve(self, key: PoolKey) -> None:
+        self.starving.pop(key, None)
+        self.unserved.pop(key, None)
+
     def rest(self, conn: Conn) -> None:
         if conn.state == OPEN and not conn.streams:
             conn.idle_since = self.now
@@ -314,10 +320,11 @@ class Model:
         holds(not self.paused(key), f"I15: {key} is dialled in its pause")
         holds(key not in self.failing, f"I16: {key} is dialled while the answer of another dial is out")
         dials, waiting = len(self.of(key, CONNECTING)), len(self.queue(key))
-        if not self.missing(key):
+        ahead = not self.missing(key)
+        if ahead:
             holds(self.spoken(key) is not None, f"I15: a second probe for {key}")
             holds(dials * self.arriving_each(key) <= waiting, f"I15: too many dials for {key}")
-            self._take_successor(key)
+            self._take_successor(key, f"I15: a dial for {key}, and nobody needs it")
         self.fact.dials += 1
         self.unserved.pop(key, None)
         self.numbers.add(dial.connection)
@@ -328,17 +335,22 @@ class Model:
             if cap is not None:
                 holds(len(inside) <= cap, f"I2: {len(inside)} connections of {cap} in {origin or 'the crawl'}")
             elif origin is not None:
-                busy = sum(conn.idle_since is None for conn in inside)
+                busy, slots = self.busy(inside), self.slots.get(origin)
                 holds(busy <= self.tickets(origin) + 1, f"I2: {busy} connections for {self.tickets(origin)} requests")
+                if slots is not None and busy > slots:
+                    # The spare: while one drains, or for a successor.
+                    holds(busy == slots + 1, f"I2: {busy} connections for {slots} slots")
+                    if not ahead and not any(conn.state == DRAINING for conn in inside):
+                        self._take_successor(key, f"I2: {busy} connections for {slots} slots, and none drains")
 
-    def _take_successor(self, key: PoolKey) -> None:
+    def _take_successor(self, key: PoolKey, otherwise: str) -> None:
         """The dial is one ahead: for a connection that has a budget and was used, once for each."""
         for conn in (*self.of(key, DRAINING), *self.of(key, OPEN)):
             budgeted = conn.budget.requests is not None or conn.budget.age is not None
             if budgeted and conn.requests and not conn.succeeded and self.policy(key).preconnect:
                 conn.succeeded = True
                 return
-        raise InvariantError(f"I15: a dial for {key}, and nobody needs it")
+        raise InvariantError(otherwise)
 
     def _dispatch(self, dispatch: Dispatch) -> None:
         ticket, conn = dispatch.ticket, self.conns.get(dispatch.connection)
@@ -359,8 +371,7 @@ class Model:
         conn.requests += 1
         conn.idle_since = None
         self.in_flight[ticket] = conn
-        self.starving.pop(conn.key, None)
-        self.unserved.pop(conn.key, None)
+        self.serve(conn.key)
 
     def _drain(self, drain: Drain) -> None:
         conn = self.conns.get(drain.connection)
@@ -392,13 +403,17 @@ class Model:
             longest = {
                 min(other.idle_since for other in self.inside(origin) if other.idle_since is not None)
                 for origin in (None, conn.key.origin)
+                if len(self.inside(origin)) == self.cap(origin)
             }
-            holds(conn.idle_since in longest, f"I11: {conn} is evicted, {longest} are idle for longer")
+            holds(conn.idle_since in longest, f"I11: {conn} is evicted, and {longest} are idle for longer")
             self.fact.evicted += 1
         elif reason is CloseReason.DIAL_ABANDONED:
             dials, waiting = self.of(conn.key, CONNECTING), self.queue(conn.key)
             holds(conn in dials and len(dials) > len(waiting), f"I11: {conn} is given up, and {len(waiting)} wait")
-            self.fact.gave_up = self.fact.name != "cancel"
+            origin = conn.key.origin
+            slots = self.slots.get(origin)
+            too_many = slots is not None and self.busy(self.inside(origin)) > slots
+            self.fact.gave_up = self.fact.name != "cancel" and not too_many and self.cap(origin) is not None
         elif reason is CloseReason.RECLAIMED:
             more = len(self.of(conn.key, OPEN))
             starved = any(
@@ -476,23 +491,22 @@ class Model:
             longest = key in self.unserved and all(
                 self.unserved[key] < since for other, since in self.unserved.items() if other != key
             )
-            starves = longest and not self.of(key, CONNECTING) and self._richer(key)
+            starves = longest and not self.of(key, CONNECTING) and self._others_could_give(key)
             remember(self.starving, key, starves, self.now)
         for key, since in self.starving.items() if self.fact.name == "tick" else ():
-            (scope,) = self._blocked_by(key)
-            if not any(conn.state == DRAINING for conn in self.inside(scope)):
-                due = since + 2 * self.policy(key).reclaim_after
-                holds(self.now < due, f"I17: {key} starves, and nothing is reclaimed for it")
+            due = since + 2 * self.policy(key).reclaim_after
+            holds(self.now < due, f"I17: {key} starves, and nothing is reclaimed for it")
 
     def _blocked_by(self, key: PoolKey) -> tuple[Origin | None, ...]:
         return tuple(origin for origin in (None, key.origin) if self.used_up(origin))
 
-    def _richer(self, key: PoolKey) -> bool:
-        mine = len(self.of(key, CONNECTING, OPEN, DRAINING))
+    def _others_could_give(self, key: PoolKey) -> bool:
+        """One cap is the reason, others have more than the key has under it, and nothing drains there yet."""
         scopes = self._blocked_by(key)
-        return len(scopes) == 1 and any(
-            len(self.of(other, OPEN)) > mine for other in {conn.key for conn in self.inside(scopes[0])} - {key}
-        )
+        if len(scopes) != 1 or any(conn.state == DRAINING for conn in self.inside(scopes[0])):
+            return False
+        mine = len(self.of(key, CONNECTING, OPEN, DRAINING))
+        return any(len(self.of(other, OPEN)) > mine for other in {conn.key for conn in self.inside(scopes[0])} - {key})
 
     def next_due(self) -> float | None:
         """The latest moment for which the scheduler must have asked to be called."""
@@ -510,181 +524,3 @@ class Model:
             if queue and self.paused(key):
                 dues.append(max(self.redial_at.get(key, 0.0), self.hold_until.get(key.origin, 0.0)))
         return min((due for due in dues if due > self.now), default=None)
-
-
-class World:
-    """A scheduler, its twin and the model; each method reports one fact to all and judges what comes of it."""
-
-    def __init__(
-        self,
-        max_connections: int,
-        policies: dict[Origin, Policy],
-        scheduler: Callable[[int], Scheduler] = Scheduler,
-    ) -> None:
-        self.scheduler = scheduler(max_connections)
-        self.twin = scheduler(max_connections)
-        self.model = Model(max_connections, policies)
-        self.tickets = 0
-        self.now = 0.0
-
-    # ---- what there is to choose from
-
-    def waiting(self) -> list[int]:
-        return sorted(ticket for queue in self.model.waiting.values() for ticket in queue)
-
-    def in_flight(self) -> list[int]:
-        return sorted(self.model.in_flight)
-
-    def conns(self, *states: str) -> list[Conn]:
-        return [conn for conn in self.model.conns.values() if conn.state in states]
-
-    # ---- facts
-
-    def submit(self, key: PoolKey, ticket: int | None = None) -> int:
-        if ticket is None:
-            self.tickets += 1
-            ticket = self.tickets
-        self.model.begin(Fact("submit"), self.now)
-        self.model.submitted(ticket, key)
-        number, policy = ticket, self.model.policy(key)
-        self._report(lambda scheduler: scheduler.submit(number, key, policy, self.now))
-        return ticket
-
-    def cancel(self, ticket: int) -> None:
-        self.model.begin(Fact("cancel"), self.now)
-        self.model.cancelled(ticket)
-        self._report(lambda scheduler: scheduler.cancel(ticket, self.now))
-
-    def finish(self, ticket: int, size: int = 0) -> None:
-        self.model.begin(Fact("finished"), self.now)
-        self.model.ended(ticket, size)
-        self._report(lambda scheduler: scheduler.finished(ticket, self.now, size=size))
-
-    def connect(self, conn: Conn, protocol: HttpProtocol, budget: Budget) -> None:
-        self.model.begin(Fact("connected"), self.now)
-        self.model.connected(conn, protocol, budget)
-        self._report(lambda scheduler: scheduler.connected(conn.number, protocol, budget, self.now))
-
-    def fail_dial(self, conn: Conn) -> None:
-        error = ConnectError("no route to host", phase=Phase.CONNECT)
-        self.model.begin(Fact("dial_failed", error=error), self.now)
-        self.model.dial_failed(conn)
-        self._report(lambda scheduler: scheduler.dial_failed(conn.number, error, self.now))
-
-    def limit(self, conn: Conn, streams: int) -> None:
-        self.model.begin(Fact("capacity"), self.now)
-        self.model.limited(conn, streams)
-        self._report(lambda scheduler: scheduler.capacity(conn.number, streams, self.now))
-
-    def retire(self, conn: Conn, reason: CloseReason) -> None:
-        self.model.begin(Fact("retire", connection=conn, reason=reason), self.now)
-        if not conn.requests:
-            self.model.of_no_use(conn.key)
-        self._report(lambda scheduler: scheduler.retire(conn.number, reason, self.now))
-
-    def lose(self, conn: Conn) -> None:
-        error = ConnectionLostError("reset by peer", phase=Phase.BODY)
-        self.model.begin(Fact("lost", error=error), self.now)
-        self.model.lost(conn)
-        self._report(lambda scheduler: scheduler.lost(conn.number, error, self.now))
-
-    def carry(self, conn: Conn, size: int) -> None:
-        self.model.begin(Fact("traffic"), self.now)
-        conn.size = max(conn.size, size)
-        if conn.spent(self.now) and not conn.requests:
-            self.model.of_no_use(conn.key)
-        self._report(lambda scheduler: scheduler.traffic(conn.number, size, self.now))
-        holds(conn.state != OPEN or not conn.spent(self.now), f"I5: {conn} has carried too much and stays open")
-
-    def calm(self, origin: Origin) -> None:
-        self.model.begin(Fact("calm"), self.now)
-        self.model.hold_until[origin] = self.now + CALM_SECONDS
-        self._report(lambda scheduler: scheduler.calm(origin, self.now))
-
-    def advance(self, seconds: float) -> None:
-        """Time passes, and the scheduler is called when it asks to be."""
-        end = self.now + seconds
-        while (due := self.scheduler.next_deadline()) is not None and due <= end:
-            self.now = max(self.now, due)
-            self.tick()
-        self.now = end
-        self.tick()
-
-    def tick(self) -> None:
-        self.model.begin(Fact("tick"), self.now)
-        self._report(lambda scheduler: scheduler.tick(self.now))
-
-    def close(self) -> None:
-        error = PoolClosedError("closed", phase=Phase.WAIT)
-        fact = Fact("close", error=error, must_fail={*self.waiting(), *self.in_flight()})
-        self.model.begin(fact, self.now)
-        self.model.closed = True
-        self._report(lambda scheduler: scheduler.close(error))
-        holds(not self.model.conns, "I18: connections outlive the end")
-
-    def cross(self, number: int, ticket: int) -> None:
-        """Facts about a connection and a ticket that have left already: they change nothing."""
-        error = ConnectError("late", phase=Phase.CONNECT)
-        self.model.begin(Fact("late"), self.now)
-        for late in (
-            lambda scheduler: scheduler.connected(number, HttpProtocol.HTTP1, Budget(), self.now),
-            lambda scheduler: scheduler.dial_failed(number, error, self.now),
-            lambda scheduler: scheduler.capacity(number, 7, self.now),
-            lambda scheduler: scheduler.retire(number, CloseReason.GOAWAY, self.now),
-            lambda scheduler: scheduler.traffic(number, 1 << 40, self.now),
-            lambda scheduler: scheduler.lost(number, error, self.now),
-            lambda scheduler: scheduler.finished(ticket, self.now),
-            lambda scheduler: scheduler.cancel(ticket, self.now),
-        ):
-            holds(self._report(late) == [], "I9: something follows from what is over")
-
-    def run_out(self, protocol: Callable[[PoolKey], HttpProtocol]) -> None:
-        """From here on everything succeeds: everybody is answered in bounded time, and then nothing is left."""
-        tickets = len(self.waiting()) + len(self.in_flight())
-        for _ in range(12 + 4 * tickets):
-            for conn in self.conns(CONNECTING):
-                if conn.state == CONNECTING:
-                    self.connect(conn, protocol(conn.key), Budget())
-            for conn in self.conns(OPEN):
-                if conn.state == OPEN and not conn.limit():
-                    self.limit(conn, 2)
-            for ticket in self.in_flight():
-                if ticket in self.model.in_flight:
-                    self.finish(ticket)
-            if not self.waiting() and not self.in_flight():
-                break
-            self.advance(0.5)
-        holds(not self.waiting(), f"I15: {self.waiting()} wait for ever")
-        longest = max(policy.idle_timeout for policy in self.model.policies.values())
-        for conn in self.conns(CONNECTING):
-            self.connect(conn, protocol(conn.key), Budget())
-        self.advance(longest + ZERO_STREAMS_GRACE)
-        holds(not self.model.conns, f"I6: {self.model.conns} are open for ever")
-        holds(self.scheduler.next_deadline() is None, "I22: a deadline is left")
-
-    def _report(self, fact: Callable[[Scheduler], list[Action]]) -> list[Action]:
-        actions = fact(self.scheduler)
-        holds(repr(fact(self.twin)) == repr(actions), "I19: the same facts, and other actions")
-        self.act(actions)
-        return actions
-
-    def act(self, actions: Iterable[Action]) -> None:
-        for action in actions:
-            self.model.act(action)
-        self.model.settled()
-        self.compare()
-        self.scheduler.check()
-
-    def compare(self) -> None:
-        """The scheduler's records are the model's, no more and no fewer."""
-        scheduler, model = self.scheduler, self.model
-        holds(sorted(scheduler.waiting) == self.waiting(), f"I3: {sorted(scheduler.waiting)} wait")
-        holds(sorted(scheduler.in_flight) == self.in_flight(), f"I3: {sorted(scheduler.in_flight)} are in flight")
-        holds(sorted(scheduler.connections) == sorted(model.conns), f"I1: {sorted(scheduler.connections)} are open")
-        holds(set(scheduler.state.crawl.keys) == model.live_keys(), "I22: keys")
-        held = {origin for origin, until in model.hold_until.items() if until >= self.now and not model.closed}
-        origins = {key.origin for key in model.live_keys()}
-        holds(origins <= set(scheduler.state.origins) <= origins | held, "I22: origins")
-        holds(scheduler.peak == model.peak, f"I2: {scheduler.peak} at once, {model.peak} were")
-        due, asked = model.next_due(), scheduler.next_deadline()
-        holds(due is None or (asked is not None and asked <= due), f"I6: called at {asked}, {due} is too late")

@@ -4,10 +4,11 @@ others in turn. No key waits for another one's good will."""
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -95,17 +96,16 @@ class Case:
     reclaim_after: float
 
 
-CASES = st.builds(
-    Case,
-    one_origin=st.booleans(),
-    protocol=st.sampled_from(HttpProtocol),
-    cap=st.integers(1, 6),
-    greedy=st.integers(1, 3),
-    modest=st.integers(1, 4),
-    service=st.sampled_from([0.05, 0.3, 2.0]),
-    setup=st.sampled_from([0.01, 0.2]),
-    reclaim_after=st.sampled_from([0.25, 1.0]),
-)
+CASES: dict[str, Sequence[Any]] = {
+    "one_origin": (True, False),
+    "protocol": tuple(HttpProtocol),
+    "cap": (1, 2, 3, 4, 6),
+    "greedy": (1, 2, 3),
+    "modest": (1, 2, 3, 4),
+    "service": (0.05, 0.3, 2.0),
+    "setup": (0.01, 0.2),
+    "reclaim_after": (0.25, 1.0),
+}
 
 
 def judge_fairness(case: Case, scheduler: Callable[[int], Scheduler] = Scheduler) -> None:
@@ -124,8 +124,9 @@ def judge_fairness(case: Case, scheduler: Callable[[int], Scheduler] = Scheduler
         load.submit(key)
     turn = case.reclaim_after + case.service + case.setup
     load.run(3.0 + (len(every) + 1) * turn)
-    # A greedy key that has no connection either may have starved for longer.
-    for place, key in enumerate(modest, start=case.greedy + 1):
+    # A greedy key may have starved for longer than the modest ones, but not the only one that is served.
+    ahead = case.greedy - 1 if 1 in {case.cap, case.greedy} else case.greedy
+    for place, key in enumerate(modest, start=ahead + 1):
         assert load.waits[key], f"I17: {key} is not served"
         assert load.waits[key][0] <= place * turn + 1e-6, f"I17: {key} is not served in its turn"
     for key in greedy:
@@ -133,6 +134,6 @@ def judge_fairness(case: Case, scheduler: Callable[[int], Scheduler] = Scheduler
 
 
 @settings(max_examples=60, deadline=None)
-@given(case=CASES)
+@given(case=st.builds(Case, **{name: st.sampled_from(choices) for name, choices in CASES.items()}))
 def test_a_starving_key_is_served_within_reclaim_after_and_one_drain_the_others_in_turn(case: Case) -> None:
     judge_fairness(case)

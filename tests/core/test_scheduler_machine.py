@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 from hypothesis import settings
@@ -11,34 +11,28 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from scrapy_poolplus.core.budget import draw
 from scrapy_poolplus.core.events import CloseReason
-from scrapy_poolplus.core.origin import HttpProtocol, Origin, PoolKey, Proxy, Route
+from scrapy_poolplus.core.origin import HttpProtocol, Origin, PoolKey
 from scrapy_poolplus.core.policy import Policy
-from scrapy_poolplus.core.scheduler import Scheduler
-from tests.core.model import CONNECTING, DRAINING, OPEN, World
+from tests.core.model import CONNECTING, DRAINING, OPEN
+from tests.core.walk import (
+    CAPS,
+    KEYS,
+    LIMITS,
+    NUMBERS,
+    ORIGINS,
+    REASONS,
+    SECONDS,
+    SIZES,
+    STREAMS,
+    UNIFORM,
+    speaks,
+    walk,
+)
+from tests.core.world import World
 
 T = TypeVar("T")
 
-ORIGINS = tuple(Origin("https", f"{name}.example", 443) for name in "abc")
-BOTH = (HttpProtocol.HTTP2, HttpProtocol.HTTP1)
-KEYS = (
-    *(PoolKey(Route(origin)) for origin in ORIGINS),
-    *(PoolKey(Route(ORIGINS[0]), label) for label in ("s1", "s2")),
-    PoolKey(Route(ORIGINS[0]), protocols=(HttpProtocol.HTTP1,)),
-    PoolKey(Route(ORIGINS[1]), protocols=(HttpProtocol.HTTP2,)),
-    PoolKey(Route(ORIGINS[1], Proxy("http", "p.example", 3128, b"Basic eDp5"))),
-)
-POLICIES = st.builds(
-    Policy,
-    max_connections=st.sampled_from([None, 1, 2, 3]),
-    max_streams=st.sampled_from([1, 2, 3, 100]),
-    idle_timeout=st.sampled_from([3.0, 90.0]),
-    drain_timeout=st.sampled_from([None, 2.0]),
-    max_requests_per_connection=st.sampled_from([None, None, 1, 2, 5]),
-    max_connection_age=st.sampled_from([None, None, 4.0]),
-    max_connection_bytes=st.sampled_from([None, None, 1000]),
-    preconnect=st.booleans(),
-    reclaim_after=st.sampled_from([0.5, 1.0]),
-)
+POLICIES = st.builds(Policy, **{name: st.sampled_from(choices) for name, choices in LIMITS.items()})
 ANY = st.integers(0, 10_000)
 """Chooses among what there is."""
 
@@ -46,28 +40,29 @@ ANY = st.integers(0, 10_000)
 class SchedulerMachine(RuleBasedStateMachine):
     """Every rule asserts I1 to I13, I15 to I17, I19, I21 and I22 (see tests.core.model) after what it reports."""
 
-    scheduler: Callable[[int], Scheduler] = Scheduler
-
     @initialize(
-        cap=st.sampled_from([1, 2, 3, 5, 100]),
+        cap=st.sampled_from(CAPS),
         policies=st.tuples(POLICIES, POLICIES, POLICIES),
-        speaks=st.tuples(*(st.sampled_from(HttpProtocol) for _ in ORIGINS)),
+        spoken=st.tuples(*(st.sampled_from(HttpProtocol) for _ in ORIGINS)),
+        slots=st.tuples(*(st.sampled_from((None, 1, 2, 4)) for _ in ORIGINS)),
     )
-    def start(self, cap: int, policies: Sequence[Policy], speaks: Sequence[HttpProtocol]) -> None:
-        self.speaks = dict(zip(ORIGINS, speaks, strict=True))
-        self.world = World(cap, dict(zip(ORIGINS, policies, strict=True)), type(self).scheduler)
+    def start(
+        self, cap: int, policies: Sequence[Policy], spoken: Sequence[HttpProtocol], slots: Sequence[int | None]
+    ) -> None:
+        self.slots = dict(zip(ORIGINS, slots, strict=True))
+        self.spoken = dict(zip(ORIGINS, spoken, strict=True))
+        self.world = World(cap, dict(zip(ORIGINS, policies, strict=True)))
 
     def protocol(self, key: PoolKey) -> HttpProtocol:
-        spoken = self.speaks[key.origin]
-        return spoken if spoken in key.protocols else key.protocols[0]
+        return speaks(self.spoken, key)
 
     # ---- requests
 
-    @rule(key=st.sampled_from(KEYS), number=st.sampled_from([1, 1, 1, 2, 5]))
+    @rule(key=st.sampled_from(KEYS), number=st.sampled_from(NUMBERS))
     def submit(self, key: PoolKey, number: int) -> None:
         """I2, I7, I10, I15: dispatched, dialled for or in turn at once; I21: on a connection of its own key."""
         for _ in range(number):
-            self.world.submit(key)
+            self.world.submit(key, slots=self.slots[key.origin])
 
     @precondition(lambda self: self.world.waiting())
     @rule(which=ANY)
@@ -76,7 +71,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.world.cancel(choose(self.world.waiting(), which))
 
     @precondition(lambda self: self.world.in_flight())
-    @rule(which=ANY, size=st.sampled_from([0, 10, 2000]))
+    @rule(which=ANY, size=st.sampled_from(SIZES))
     def finish(self, which: int, size: int) -> None:
         """I7, I15: what comes free is used or passed on at once; I11: closed only when empty."""
         self.world.finish(choose(self.world.in_flight(), which), size)
@@ -88,12 +83,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         ticket = choose(self.world.in_flight(), which)
         key = self.world.model.in_flight[ticket].key
         self.world.finish(ticket)
-        self.world.submit(key, ticket)
+        self.world.submit(key, ticket, slots=self.slots[key.origin])
 
     # ---- connections
 
     @precondition(lambda self: self.world.conns(CONNECTING))
-    @rule(which=ANY, jitter=st.sampled_from([0.0, 0.5]))
+    @rule(which=ANY, jitter=st.sampled_from(UNIFORM))
     def connect(self, which: int, jitter: float) -> None:
         """I13: used from now on, not before; I15: the probe's answer brings the rest of the dials at once."""
         conn = choose(self.world.conns(CONNECTING), which)
@@ -114,18 +109,15 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.world.fail_dial(choose(self.world.conns(CONNECTING), which))
 
     @precondition(lambda self: self.world.conns(CONNECTING, OPEN, DRAINING))
-    @rule(which=ANY, streams=st.sampled_from([0, 0, 1, 2, 50]))
+    @rule(which=ANY, streams=st.sampled_from(STREAMS))
     def limit(self, which: int, streams: int) -> None:
         """I4: lowered, nothing new above it; I7: raised, used at once; 0 at first costs no dials."""
-        conns = [conn for conn in self.world.conns(CONNECTING, OPEN, DRAINING) if self.h2(conn.key)]
-        if conns:
+        conns = self.world.conns(CONNECTING, OPEN, DRAINING)
+        if conns := [conn for conn in conns if self.protocol(conn.key) is HttpProtocol.HTTP2]:
             self.world.limit(choose(conns, which), streams)
 
-    def h2(self, key: PoolKey) -> bool:
-        return self.protocol(key) is HttpProtocol.HTTP2
-
     @precondition(lambda self: self.world.conns(CONNECTING, OPEN, DRAINING))
-    @rule(which=ANY, reason=st.sampled_from([CloseReason.GOAWAY, CloseReason.NOT_REUSABLE, CloseReason.RETIRED]))
+    @rule(which=ANY, reason=st.sampled_from(REASONS))
     def retire(self, which: int, reason: CloseReason) -> None:
         """I12: nothing new on it; I11: closed with its last request; I13: for the first reason."""
         self.world.retire(choose(self.world.conns(CONNECTING, OPEN, DRAINING), which), reason)
@@ -137,7 +129,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.world.lose(choose(self.world.conns(CONNECTING, OPEN, DRAINING), which))
 
     @precondition(lambda self: self.world.conns(OPEN, DRAINING))
-    @rule(which=ANY, size=st.sampled_from([10, 999, 1000, 5000]))
+    @rule(which=ANY, size=st.sampled_from(SIZES))
     def carry(self, which: int, size: int) -> None:
         """I5: bytes are soft: nothing new after the crossing, what is in flight finishes."""
         self.world.carry(choose(self.world.conns(OPEN, DRAINING), which), size)
@@ -155,7 +147,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     # ---- time
 
-    @rule(seconds=st.sampled_from([0.0, 0.125, 0.5, 1.0, 3.0]))
+    @rule(seconds=st.sampled_from(SECONDS))
     def advance(self, seconds: float) -> None:
         """I6, I17 and the table: idle, age, drain, redial, calm, grace and reclaim come due, none late."""
         self.world.advance(seconds)
@@ -167,7 +159,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """I18: everybody is answered by the end, nothing is open after it, and it may come twice."""
-        if hasattr(self, "world"):
+        if hasattr(self, "world") and not self.world.broken:
             self.world.close()
             self.world.close()
 
@@ -179,3 +171,7 @@ def choose(things: Sequence[T], which: int) -> T:
 
 TestScheduler = SchedulerMachine.TestCase
 TestScheduler.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+def test_seeded_walks_break_nothing() -> None:
+    walk(range(100), steps=60)

@@ -206,7 +206,6 @@ def test_a_request_that_cannot_be_sent_is_not_replayed(talk: Talk) -> None:
         reused=True,
         attempts=0,
         max_replays=10,
-        replayed_sent=False,
         replayed_suspect=False,
     )
 

@@ -248,9 +248,11 @@ def test_done_may_start_the_next_request_which_goes_out_with_the_same_read(talk:
     talk.ask(b"/first", exchange=first)
     talk.turn()
     peer.want_headers()
+    talk.owner.flushes = 0
     peer.answer(1, b"done")
     asked = peer.want_headers()
     assert (asked.stream, asked[b":path"]) == (3, b"/next")
+    assert talk.owner.flushes == 0
 
 
 def test_sent_is_told_before_anything_of_the_response(talk: Conversation, peer: H2Peer) -> None:

@@ -160,6 +160,17 @@ def test_enhance_your_calm_is_told_as_such(talk: Conversation, peer: H2Peer) -> 
     assert "ENHANCE_YOUR_CALM 'too_many_pings'" in str(refused.outcome.error)
 
 
+def test_what_a_peer_that_wants_calm_leaves_unanswered_is_not_asked_again_at_once(
+    talk: Conversation, peer: H2Peer
+) -> None:
+    waiting, begun = talk.asked(b"/waiting", b"/begun")
+    peer.headers(3, [(b":status", b"200")])
+    peer.goaway(3, ErrorCodes.ENHANCE_YOUR_CALM)
+    talk.engine.lost(ABORTED, talk.now)
+    assert progress(waiting) is Progress.REFUSED_CALM
+    assert progress(begun) is Progress.STARTED
+
+
 def test_goaway_that_asks_for_http_1_1_says_so(talk: Conversation, peer: H2Peer) -> None:
     (exchange,) = talk.asked(b"/1")
     peer.goaway(0, ErrorCodes.HTTP_1_1_REQUIRED)

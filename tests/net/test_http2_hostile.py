@@ -133,7 +133,8 @@ def test_text_after_alpn_h2_is_an_error_that_holds_the_text(greeting: bytes, cho
     talk.peer.raw(greeting)
     assert exchange.outcome is not None
     assert isinstance(exchange.outcome.error, RemoteProtocolError)
-    assert "405 Method Not Allowed" in str(exchange.outcome.error)
+    # In pieces: the line's end may never come, so its status is all that is waited for.
+    assert ("405 Method Not Allowed" if chop is None else "405") in str(exchange.outcome.error)
     assert exchange.outcome.progress is Progress.SENT
     assert talk.owner.failure is not None
 

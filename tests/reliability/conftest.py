@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +12,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from tests.crawling import REPOSITORY
 from tests.servers.nginx import Door
 from tests.servers.real import Limits, Pages, RealServer
 
@@ -62,3 +66,37 @@ def serve(tmp_path: Path, pages: Pages, authority: trustme.CA) -> Iterator[Start
     yield start
     for server in made:
         server.stop()
+
+
+class Hostile:
+    """The peers of tests.servers.hostile."""
+
+    def __init__(self, pem: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.servers.hostile", str(pem)],
+            cwd=REPOSITORY,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert self._process.stdout is not None
+        self._ports: dict[str, int] = json.loads(self._process.stdout.readline())
+
+    def url(self, name: str, path: str = "", *, scheme: str | None = None) -> str:
+        """Of a peer, as ``h2/floods_pings``; with another scheme than it speaks where that is the point."""
+        if scheme is None:
+            scheme = "https" if name.startswith(("https/", "h2/")) else "http"
+        return f"{scheme}://127.0.0.1:{self._ports[name]}/{path}"
+
+    def stop(self) -> None:
+        self._process.communicate(timeout=20)
+
+
+@pytest.fixture(scope="session")
+def hostile(tmp_path_factory: pytest.TempPathFactory, authority: trustme.CA) -> Iterator[Hostile]:
+    """Peers that die, stall or attack."""
+    pem = tmp_path_factory.mktemp("hostile") / "server.pem"
+    certificate = authority.issue_cert("127.0.0.1")
+    pem.write_bytes(certificate.private_key_pem.bytes() + certificate.cert_chain_pems[0].bytes())
+    peers = Hostile(pem)
+    yield peers
+    peers.stop()

@@ -57,15 +57,18 @@ class Storm:
 
 
 class StormSpider(Spider):
-    """The first half of the pages without a pause; the second half in waves, with random pauses between them, in which
-    the server may end what is idle."""
+    """The first half of the pages without a pause; the second half in waves. Between them are random pauses, of up to
+    twice the `idle` seconds after which the server ends what is idle."""
 
     name = "storm"
 
-    def __init__(self, *, server: Stormy, count: int, reload_every: int | None, storm: Storm, **kwargs: Any) -> None:
+    def __init__(
+        self, *, server: Stormy, count: int, idle: float, reload_every: int, storm: Storm, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self._server = server
         self._count = count
+        self._idle = idle
         self._reload_every = reload_every
         self._storm = storm
         self._asked = 0
@@ -76,21 +79,21 @@ class StormSpider(Spider):
         from twisted.internet import reactor
 
         half = self._count // 2
+        # 2 seconds of pauses or so, but not waves of fewer requests than go at once.
+        wave = max(CONCURRENCY, round(half * self._idle / 2))
         pauses = random.Random(3)
         for request in self._ask(range(half)):
             yield request
-        for first in range(half, self._count, CONCURRENCY):
+        for first in range(half, self._count, wave):
             await self._until_answered()
-            await maybe_deferred_to_future(deferLater(reactor, pauses.random() * 0.04))
-            for request in self._ask(range(first, min(first + CONCURRENCY, self._count))):
+            await maybe_deferred_to_future(deferLater(reactor, pauses.uniform(0, 2 * self._idle)))
+            for request in self._ask(range(first, min(first + wave, self._count))):
                 yield request
 
     def _ask(self, numbers: Iterable[int]) -> Iterable[Request]:
         for number in numbers:
             self._asked += 1
-            yield Request(
-                self._server.url(number), self._arrived, errback=self._lost, cb_kwargs={"number": number}
-            )
+            yield Request(self._server.url(number), self._arrived, errback=self._lost, cb_kwargs={"number": number})
 
     async def _until_answered(self) -> None:
         if self._answered < self._asked:
@@ -111,7 +114,7 @@ class StormSpider(Spider):
 
     def _one_more(self) -> None:
         self._answered += 1
-        if self._reload_every and self._answered % self._reload_every == 0 and self._answered < self._count:
+        if self._answered % self._reload_every == 0 and self._answered < self._count:
             self._storm.reloads += 1
             self._server.reload()
         if self._all_answered is not None and self._answered == self._asked:
@@ -124,11 +127,12 @@ async def storm(
     base: Mapping[str, Any],
     *,
     count: int,
-    reload_every: int | None = None,
+    idle: float,
+    reload_every: int,
     handler: str = HANDLER,
     **settings: Any,
 ) -> Storm:
-    """Crawl the pages below `count`, each once, with nothing retried."""
+    """Crawl the pages below `count`, each once, with nothing retried. It reloads after each `reload_every` answers."""
     came = Storm()
     runner = CrawlerRunner(
         {
@@ -137,6 +141,8 @@ async def storm(
             "DOWNLOAD_TIMEOUT": 30,
             "CONCURRENT_REQUESTS": CONCURRENCY,
             "CONCURRENT_REQUESTS_PER_DOMAIN": CONCURRENCY,
+            # A spider without items; Scrapy starts so many tasks for each response.
+            "CONCURRENT_ITEMS": 1,
             "TELNETCONSOLE_ENABLED": False,
             "REMOTE_CONTROL_ENABLED": False,
             **base,
@@ -145,9 +151,7 @@ async def storm(
     )
     crawler = runner.create_crawler(StormSpider)
     with no_error_is_logged():
-        await runner.crawl(crawler, server=server, count=count, reload_every=reload_every, storm=came)
+        await runner.crawl(crawler, server=server, count=count, idle=idle, reload_every=reload_every, storm=came)
     assert crawler.stats is not None
     came.stats = crawler.stats.get_stats()
     return came
-
-

@@ -32,6 +32,7 @@ hosts:
 class H2O(RealServer):
     """In master mode, where a new worker is started before the old one is told to finish, a second later."""
 
+    shortest_idle = 1.0
     program = "h2o"
     package = "h2o"
 
@@ -46,8 +47,7 @@ class H2O(RealServer):
             port=self.port,
             ssl=ssl,
             log=self.log_path,
-            # Whole seconds are the least.
-            idle=max(1, round(idle)),
+            idle=round(idle),
             pages=self.pages.folder,
         )
         (self.folder / "h2o.conf").write_text(text)

@@ -15,18 +15,15 @@ accesslog = "{log}"
 access_log_format = "%(s)s HTTP/%(H)s %(U)s%(q)s"
 keep_alive_timeout = {idle}
 keep_alive_max_requests = {requests_each}
-graceful_timeout = 5
-workers = 2
-# A worker that has answered so many is replaced: it knows no other reload.
-max_requests = 400
 {tls}
 """
 
 
 class Hypercorn(RealServer):
-    """It cannot be told to reload: its workers replace themselves."""
+    """It knows no reload."""
 
-    reloading = ""
+    # It counts from the connection's beginning, and a client that is busy may not have said a thing yet.
+    shortest_idle = 1.0
 
     def command(self) -> list[str]:
         tls = self.door is not Door.CLEARTEXT
@@ -46,9 +43,9 @@ class Hypercorn(RealServer):
     def environment(self) -> dict[str, str]:
         return {"PAGES": str(self.pages.folder), "PYTHONPATH": str(REPOSITORY)}
 
+    def reload(self) -> None:
+        pass
+
     def read_log(self, text: str) -> list[Answered]:
         # Time, zone, process and level come first.
         return super().read_log("\n".join(line.split("] ", 3)[3] for line in text.splitlines()))
-
-    def reload(self) -> None:
-        pass

@@ -24,6 +24,7 @@ server.feature-flags += ("server.h2proto" => "{h2}", "server.graceful-shutdown-t
 class Lighttpd(RealServer):
     """Reloads by a graceful restart of itself."""
 
+    shortest_idle = 1.0
     program = "lighttpd"
     package = "lighttpd"
     reloading = "SIGUSR1"
@@ -39,8 +40,7 @@ class Lighttpd(RealServer):
             modules='"mod_openssl",' if tls else "",
             log=self.log_path,
             requests_each=self.limits.requests_each or 1000,
-            # Whole seconds are the least.
-            idle=max(1, round(idle)),
+            idle=round(idle),
             h2="enable" if self.door is Door.H2 else "disable",
             ssl=f'ssl.engine = "enable"\nssl.pemfile = "{self.pem}"' if tls else "",
         )

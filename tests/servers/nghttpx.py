@@ -20,7 +20,6 @@ accesslog-file={log}
 accesslog-format=$status $alpn $path
 errorlog-file={folder}/error.log
 frontend-max-requests={requests_each}
-frontend-http2-read-timeout={idle}
 frontend-keep-alive-timeout={idle}
 """
 
@@ -69,6 +68,7 @@ class Nghttpx(RealServer):
             key=f"private-key-file={self.pem}\ncertificate-file={self.pem}" if tls else "",
             alpn="h2,http/1.1" if self.door is Door.H2 else "http/1.1",
             requests_each=self.limits.requests_each or 1_000_000,
+            # For HTTP/1.1; over h2 it knows only one for all reading, streams or none.
             idle=f"{round(idle * 1000)}ms",
         )
         (self.folder / "nghttpx.conf").write_text(text)

@@ -14,7 +14,7 @@ import ssl
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -89,6 +89,8 @@ class RealServer:
     doors: ClassVar[tuple[Door, ...]] = (Door.H2, Door.TLS, Door.CLEARTEXT)
     ending: ClassVar[str] = "SIGTERM"
     reloading: ClassVar[str] = "SIGHUP"
+    shortest_idle: ClassVar[float] = 0.0
+    """Seconds; it can have no shorter idle time-out."""
 
     def __init__(
         self, folder: Path, pages: Pages, authority: trustme.CA, door: Door, limits: Limits | None = None
@@ -97,6 +99,9 @@ class RealServer:
         self.pages = pages
         self.door = door
         self.limits = limits or Limits()
+        """What it was asked for; `idle` is not below the shortest."""
+        if self.limits.idle is not None:
+            self.limits = replace(self.limits, idle=max(self.limits.idle, self.shortest_idle))
         self.host, self.port = own_address()
         self._keeper: subprocess.Popen[bytes] | None = None
         folder.mkdir()
@@ -172,11 +177,9 @@ class RealServer:
         """What it printed."""
         return (self.folder / "output").read_text(errors="replace")
 
-    def answers(self) -> list[Answered] | None:
-        """Its log without the start's own request; None where it writes none. Complete only once it is stopped."""
+    def answers(self) -> list[Answered]:
+        """Its log without the start's own request. Complete only once it is stopped."""
         assert self._keeper is None, "stop it first"
-        if not self.log_path.exists():
-            return None
         return [entry for entry in self.read_log(self.log_path.read_text()) if entry.target != "/ready"]
 
     def _answers(self) -> bool:

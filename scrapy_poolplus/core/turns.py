@@ -1,4 +1,4 @@
-"""Slots: every dial is decided here, and so is who waits in turn for one where a cap is used up."""
+"""Turns: who dials for those who wait, now or in turn where a cap is used up, and who gives way for it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from scrapy_poolplus.core.records import KeyRecord
 from scrapy_poolplus.core.state import PoolState
 
 
-class Slots:
+class Turns:
     """Who dials now and who in turn. When a fact has been dealt with, a scope for which keys are blocked is full, and
     nothing in it gives way."""
 
-    __slots__ = ("_state", "_turns")
+    __slots__ = ("_last_turn", "_state")
 
     def __init__(self, state: PoolState) -> None:
         self._state = state
-        self._turns = 0
+        self._last_turn = 0
 
     def settle(self, key: KeyRecord, now: float) -> None:
         """Dial what the key is owed, or let it wait in turn."""
@@ -30,41 +30,45 @@ class Slots:
         while owed(key, now):
             missing = self._missing(key)
             if missing is not None:
-                self._block(key, missing, now, since=now)
+                self._last_turn += 1
+                key.blocked_since, key.turn = now, self._last_turn
+                self._block(key, missing, now)
                 break
             self._state.dial(key, now)
 
     def serve(self, scope: Scope, now: float) -> None:
-        """Give the scope's free slots to the keys that starve longest, one each in turn."""
+        """Give the scope's free places to the keys that starve longest, one each in turn."""
         state = self._state
         while scope.blocked and (not scope.full() or scope.gives_way() is not None):
             key = scope.most_starved()
-            since = key.blocked_since
             self._unblock(key)
             if not owed(key, now):
-                # It had claimed a slot of its origin.
+                # It may have claimed a place of its origin's.
                 state.touched.append(key)
-                continue
-            self._make(scope)
-            if scope is not state.crawl and not self._free(state.crawl):
-                self._block(key, state.crawl, now, since=since)
+            elif not self._make(key.origin):
+                # It was not enough, or what it had claimed is not to be had any more: the downloader wants fewer.
+                self._block(key, key.origin, now)
+                if scope is key.origin:
+                    return
+            elif (scope is key.origin and state.crawl.blocked) or not self._make(state.crawl):
+                self._block(key, state.crawl, now)
             else:
                 state.dial(key, now)
                 self.settle(key, now)
 
     def spare(self, key: KeyRecord) -> bool:
         """True where the key may have a connection more that nobody gives way for, and nobody waits for."""
-        return not any(scope.blocked or scope.full() for scope in key.scopes)
+        return not any(scope.blocked or scope.full(ahead=True) for scope in key.scopes)
 
     def _missing(self, key: KeyRecord) -> Scope | None:
-        """The scope that has no slot for the key, or None."""
+        """The scope that has no place for the key, or None."""
         for scope in key.scopes:
             if not self._free(scope):
                 return scope
         return None
 
     def _free(self, scope: Scope) -> bool:
-        """True where there is a slot for a key that does not wait yet: never before one that does."""
+        """True where there is a place for a key that does not wait yet: never before one that does."""
         return not scope.blocked and self._make(scope)
 
     def _make(self, scope: Scope) -> bool:
@@ -78,13 +82,12 @@ class Slots:
             self._state.touched.append(record.key)
         return True
 
-    def _block(self, key: KeyRecord, scope: Scope, now: float, *, since: float) -> None:
-        """The key waits in turn for a slot; where it waits for the crawl's, it claims its origin's."""
-        self._turns += 1
-        scope.block(key, since, self._turns)
+    def _block(self, key: KeyRecord, scope: Scope, now: float) -> None:
+        """The key waits in turn for a place; where it waits for the crawl's, it claims its origin's."""
+        scope.block(key)
         if scope is self._state.crawl:
             key.origin.claims += 1
-        self._watch(scope, max(now, since + key.policy.reclaim_after))
+        self._watch(scope, max(now, key.starved_since() + key.policy.reclaim_after))
 
     def _unblock(self, key: KeyRecord) -> None:
         scope = key.blocked_by
@@ -104,40 +107,38 @@ class Slots:
 
     def _reclaim_due(self, scope: Scope, due: float, now: float) -> None:
         """For the key that has starved longest, if it has for `reclaim_after` and nothing is under way for it,
-        another's connection gives its slot. One at a time: the others follow in turn."""
+        another's connection gives its place. One at a time: the others follow in turn."""
         if due != scope.reclaim_at:
             return
         scope.reclaim_at = None
-        reclaimed = False
+        starving = []
         for key in scope.in_turn():
             due = key.starved_since() + key.policy.reclaim_after
             if due <= now:
                 due = now + key.policy.reclaim_after
-                reclaimed = reclaimed or self._reclaim(scope, key, now)
+                starving.append(key)
             self._watch(scope, due)
+        if starving:
+            self._reclaim(scope, starving, now)
 
-    def _reclaim(self, scope: Scope, starved: KeyRecord, now: float) -> bool:
-        """Have a slot given up for the key, if others have more than it has; True when that is under way."""
-        if starved.connecting or (starved.victim is not None and not starved.victim.gone):
-            return False
-        if scope is starved.origin and self._take_claim(starved, now):
-            return True
-        victim = starved.victim = scope.victim(starved)
-        if victim is None:
-            return False
-        self._state.retire(victim, CloseReason.RECLAIMED, now)
-        self._state.touched.append(victim.key)
-        return True
-
-    def _take_claim(self, starved: KeyRecord, now: float) -> bool:
-        """Change places with a key that has more, and has claimed a slot of the origin beside."""
+    def _reclaim(self, scope: Scope, starving: list[KeyRecord], now: float) -> None:
+        """Take a place for the first key for which none is under way, from one that has more than it has: else two
+        would take each other's in turn without end."""
         crawl = self._state.crawl
-        for key in reversed(crawl.in_turn()):
-            if key.origin is starved.origin and len(key.connections) > len(starved.connections):
-                others, mine = key.blocked_since, starved.blocked_since
-                self._unblock(key)
-                self._unblock(starved)
-                self._block(key, key.origin, now, since=others)
-                self._block(starved, crawl, now, since=mine)
-                return True
-        return False
+        claimants = [key for key in crawl.blocked if key.origin is scope]
+        claimant = max(claimants, key=lambda key: (len(key.connections), key.turn), default=None)
+        victim, has = scope.richest()
+        for key in starving:
+            if key.connecting or (key.victim is not None and not key.victim.gone):
+                continue
+            if claimant is not None and len(claimant.connections) > len(key.connections):
+                # One of the origin's is claimed and not used yet: they change places.
+                for other, place in ((claimant, scope), (key, crawl)):
+                    self._unblock(other)
+                    self._block(other, place, now)
+                return
+            if victim is not None and has > len(key.connections):
+                key.victim = victim
+                self._state.retire(victim, CloseReason.RECLAIMED, now)
+                self._state.touched.append(victim.key)
+                return
