@@ -64,9 +64,7 @@ def authority() -> trustme.CA:
 def issued(*names: str) -> ServerCertificate:
     """A certificate for `names` by the authority."""
     leaf = authority().issue_cert(*names, common_name=names[0])
-    return ServerCertificate(
-        leaf.private_key_pem.bytes(), tuple(pem.bytes() for pem in leaf.cert_chain_pems)
-    )
+    return ServerCertificate(leaf.private_key_pem.bytes(), tuple(pem.bytes() for pem in leaf.cert_chain_pems))
 
 
 @functools.cache
@@ -96,8 +94,6 @@ def self_signed(common_name: str, *, dns: tuple[str, ...] = (), ip: tuple[str, .
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     certificate = builder.sign(key, hashes.SHA256())
     return ServerCertificate(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        ),
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
         (certificate.public_bytes(serialization.Encoding.PEM),),
     )

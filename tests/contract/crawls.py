@@ -41,11 +41,10 @@ class FetchSpider(Spider):
 
     async def start(self) -> AsyncIterator[Request]:
         for request in self.requests:
-            if isinstance(request, str):
-                request = Request(request)
-            yield request.replace(
-                callback=request.callback or self.parse,
-                errback=request.errback or self.failed,
+            asked = Request(request) if isinstance(request, str) else request
+            yield asked.replace(
+                callback=asked.callback or self.parse,
+                errback=asked.errback or self.failed,
                 dont_filter=True,
             )
 

@@ -253,9 +253,7 @@ class Headers(Leaf):
     def answer(self, request: Request) -> bytes:
         for name, value in json.loads(request.content.read()).items():
             values = value if isinstance(value, list) else [value]
-            request.responseHeaders.setRawHeaders(
-                name.encode("latin-1"), [one.encode("latin-1") for one in values]
-            )
+            request.responseHeaders.setRawHeaders(name.encode("latin-1"), [one.encode("latin-1") for one in values])
         return b""
 
 
@@ -449,7 +447,9 @@ def main() -> None:
     chain = [pem.bytes() for pem in leaf.cert_chain_pems]
     private = ssl.PrivateCertificate.loadPEM(key + b"\n" + chain[0])
     protocols = {"http": [b"http/1.1"], "https1": [b"http/1.1"], "h2": [b"h2", b"http/1.1"]}
-    counts = {name: dict.fromkeys(("connections", "requests", "endless_bytes", "endless_ended"), 0) for name in protocols}
+    counts = {
+        name: dict.fromkeys(("connections", "requests", "endless_bytes", "endless_ended"), 0) for name in protocols
+    }
     ports = {}
     for name, offered in protocols.items():
         site = CountingSite(resources(counts[name]), counts[name], offered)

@@ -10,7 +10,9 @@ from .running import H2, HTTP, PROJECT, TRANSPORTS, Transport
 
 ASYNCIO = "twisted.internet.asyncioreactor.AsyncioSelectorReactor"
 
-SPIDER = f'PROJECT = {str(PROJECT)!r}' + '''
+SPIDER = (
+    f"PROJECT = {str(PROJECT)!r}"
+    """
 import sys
 
 sys.path.insert(0, PROJECT)  # python -E does not read PYTHONPATH
@@ -32,7 +34,8 @@ class FetchSpider(Spider):
 
     def failed(self, failure):
         print("FAILED", type(failure.value).__name__, failure.value, flush=True)
-'''
+"""
+)
 
 
 def settings_of(kind: str, transport: Transport, **settings: Any) -> dict[str, Any]:
@@ -56,7 +59,7 @@ def fetch_script(settings: dict[str, Any], urls: list[str]) -> str:
     """Fetches `urls` by a CrawlerProcess and prints a line for each."""
     return (
         SPIDER
-        + f'''
+        + f"""
 FetchSpider.urls = {json.dumps(urls)}
 from scrapy.crawler import CrawlerProcess
 
@@ -64,5 +67,5 @@ process = CrawlerProcess({settings!r})
 process.crawl(FetchSpider)
 process.start()
 print("ENDED", flush=True)
-'''
+"""
     )

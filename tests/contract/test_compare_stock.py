@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from scrapy import Request, Spider
 from scrapy.http import Response
-from scrapy.settings import default_settings
 from scrapy.pipelines.files import FilesPipeline
 from scrapy.pipelines.media import MediaPipeline
+from scrapy.settings import default_settings
 
 from .crawls import Ended, crawl
 from .marks import poolplus_only
@@ -177,8 +177,8 @@ def compared_items(ended: Ended) -> list[str]:
     base = ended.spider.base
     run = base.rpartition("/")[2]
     items = []
-    for item in ended.spider.items:
-        item = {key: value for key, value in item.items() if key != "file_urls"}
+    for scraped in ended.spider.items:
+        item = {key: value for key, value in scraped.items() if key != "file_urls"}
         for file in item.get("files", []):
             # Names and paths are made of the URL, which names the run.
             for key in ("url", "path"):

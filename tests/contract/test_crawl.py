@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ async def test_download_delays_hold(kind: str, transport: Transport, serve: Any)
     delay = 0.2
     await crawl(kind, transport, [peer.url("/")] * 3, settings={"DOWNLOAD_DELAY": delay})
     # Scrapy's jitter takes away up to half of it; the first connection may take some of the first gap.
-    gaps = [later - earlier for earlier, later in zip(arrived, arrived[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(arrived)]
     assert len(gaps) == 2
     assert gaps[1] >= delay / 2 * 0.9
 

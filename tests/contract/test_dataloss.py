@@ -64,8 +64,10 @@ async def test_data_loss_is_warned_of_once_by_a_handler(
                 await download(peer.url("/"))
     records = [record for record in caplog.records if "Got data loss" in record.getMessage()]
     assert [record.getMessage() for record in records] == 2 * [
-        f"Got data loss in {peer.url('/')}. If you want to process broken responses set the setting "
-        "DOWNLOAD_FAIL_ON_DATALOSS = False -- This message won't be shown in further requests"
+        (
+            f"Got data loss in {peer.url('/')}. If you want to process broken responses set the setting "
+            "DOWNLOAD_FAIL_ON_DATALOSS = False -- This message won't be shown in further requests"
+        )
     ]
     assert {record.levelno for record in records} == {logging.WARNING}
 

@@ -180,9 +180,7 @@ async def test_a_timeout_names_the_phase_of_the_silent_handshake(
 
 
 @beyond_stock("does not name the phase")
-async def test_a_timeout_names_the_phase_of_the_missing_answer(
-    transport: Transport, download: Any, serve: Any
-) -> None:
+async def test_a_timeout_names_the_phase_of_the_missing_answer(transport: Transport, download: Any, serve: Any) -> None:
     with pytest.raises(DownloadTimeoutError, match="waiting for the response"):
         await download(serve(transport, silent).url("/"), meta={"download_timeout": SHORT})
 
@@ -304,7 +302,9 @@ async def test_something_else_than_http(transport: Transport, download: Any, ser
 async def test_https_asked_of_a_server_that_speaks_only_cleartext(
     transport: Transport, download: Any, serve: Any
 ) -> None:
-    peer = serve(HTTP, protocol=SilentConnection, script=lambda connection: connection.write(b"HTTP/1.1 400 No\r\n\r\n"))
+    peer = serve(
+        HTTP, protocol=SilentConnection, script=lambda connection: connection.write(b"HTTP/1.1 400 No\r\n\r\n")
+    )
     with pytest.raises(DownloadFailedError):
         await download(f"https://127.0.0.1:{peer.port}/", meta={"download_timeout": 5})
 

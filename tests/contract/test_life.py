@@ -56,7 +56,9 @@ async def test_a_crawl_gives_each_scheme_an_instance_of_its_own(kind: str, trans
             made.append(self)
 
     urls = [site.url(one, "/text") for one in (HTTP, HTTPS1)]
-    ended = await crawl(kind, transport, urls, settings={"DOWNLOAD_HANDLERS": dict.fromkeys(("http", "https"), Watched)})
+    ended = await crawl(
+        kind, transport, urls, settings={"DOWNLOAD_HANDLERS": dict.fromkeys(("http", "https"), Watched)}
+    )
     assert [response.body for response in ended.responses] == [b"Works", b"Works"]
     assert len({id(one) for one in made}) == 2
 
@@ -128,7 +130,7 @@ async def test_without_a_reactor_it_is_not_configured(transport: Transport, kind
         load_object(handler_path(kind, transport)).from_crawler(Reactorless())
 
 
-REACTORLESS = '''
+REACTORLESS = """
 FetchSpider.urls = [{url!r}]
 from scrapy.crawler import AsyncCrawlerProcess
 
@@ -136,12 +138,10 @@ process = AsyncCrawlerProcess({settings!r})
 process.crawl(FetchSpider)
 process.start()
 print("REACTOR", "twisted.internet.reactor" in sys.modules)
-'''
+"""
 
 
-async def test_a_reactorless_crawl_says_so_and_imports_no_reactor(
-    kind: str, site: Any, tmp_path: Path
-) -> None:
+async def test_a_reactorless_crawl_says_so_and_imports_no_reactor(kind: str, site: Any, tmp_path: Path) -> None:
     transport = HTTP
     settings = settings_of(kind, transport, TWISTED_REACTOR_ENABLED=False)
     settings["DOWNLOAD_HANDLERS"]["ftp"] = None
@@ -214,7 +214,7 @@ async def test_a_failed_connection_leaves_nothing(transport: Transport, download
     peer = serve(transport, protocol=SilentConnection, script=lambda connection: connection.abort(), hold_tls=True)
     download = downloads(transport)
     for _ in range(3):
-        with pytest.raises(Exception):  # noqa: B017 - which one is the matter of test_errors
+        with pytest.raises(Exception):  # noqa: B017, PT011 - which one is the matter of test_errors
             await download(peer.url("/"), meta={"download_timeout": 2})
     await download.close()
 
@@ -241,9 +241,7 @@ async def test_it_never_asks_the_engine_to_download(
 # 1.8
 
 
-async def test_two_requests_before_any_connection_both_succeed(
-    transport: Transport, download: Any, site: Any
-) -> None:
+async def test_two_requests_before_any_connection_both_succeed(transport: Transport, download: Any, site: Any) -> None:
     responses = await gather(*(download(site.url(transport, "/text")) for _ in range(2)))
     assert [response.body for response in responses] == [b"Works", b"Works"]
 
@@ -318,7 +316,7 @@ async def test_a_crawler_process_with_each_reactor(
 
 
 RUNNERS = {
-    "CrawlerRunner": '''
+    "CrawlerRunner": """
 from scrapy.crawler import CrawlerRunner
 from scrapy.utils.reactor import install_reactor
 install_reactor({asyncio!r})
@@ -327,8 +325,8 @@ runner = CrawlerRunner({settings!r})
 done = runner.crawl(FetchSpider)
 done.addBoth(lambda _: reactor.stop())
 reactor.run()
-''',
-    "AsyncCrawlerRunner": '''
+""",
+    "AsyncCrawlerRunner": """
 from twisted.internet.task import react
 from scrapy.crawler import AsyncCrawlerRunner
 from scrapy.utils.defer import deferred_f_from_coro_f
@@ -342,21 +340,21 @@ try:
     react(deferred_f_from_coro_f(main))
 except SystemExit as end:
     assert end.code == 0
-''',
-    "AsyncCrawlerProcess": '''
+""",
+    "AsyncCrawlerProcess": """
 from scrapy.crawler import AsyncCrawlerProcess
 process = AsyncCrawlerProcess({settings!r})
 process.crawl(FetchSpider)
 process.start()
-''',
-    "several at once": '''
+""",
+    "several at once": """
 from scrapy.crawler import AsyncCrawlerProcess
 process = AsyncCrawlerProcess({settings!r})
 for _ in range(3):
     process.crawl(FetchSpider)
 process.start()
-''',
-    "one after the other": '''
+""",
+    "one after the other": """
 from scrapy.crawler import CrawlerRunner
 from scrapy.utils.reactor import install_reactor
 install_reactor({asyncio!r})
@@ -371,7 +369,7 @@ def crawls():
 
 crawls()
 reactor.run()
-''',
+""",
 }
 
 
@@ -448,7 +446,7 @@ async def _stopped(port: Any) -> None:
     await maybe_deferred_to_future(maybeDeferred(port.stopListening))
 
 
-RESOLVER = '''
+RESOLVER = """
 from twisted.internet.address import IPv4Address
 from scrapy.resolver import CachingThreadedResolver
 
@@ -457,7 +455,7 @@ class MyResolver(CachingThreadedResolver):
     def getHostByName(self, name, timeout=None):
         print("ASKED", name, self.timeout, flush=True)
         return super().getHostByName("127.0.0.1", timeout)
-'''
+"""
 
 
 @over_cleartext
@@ -487,5 +485,7 @@ async def test_an_everyday_crawl_logs_no_warning(
     kind: str, transport: Transport, site: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    await crawl(kind, transport, [site.url(transport, path, host="localhost") for path in ("/text", "/gzip", "/missing")])
+    await crawl(
+        kind, transport, [site.url(transport, path, host="localhost") for path in ("/text", "/gzip", "/missing")]
+    )
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []

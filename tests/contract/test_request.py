@@ -32,7 +32,12 @@ async def sent(peer: Any, download: Any, **arguments: Any) -> Any:
 
 
 async def test_header_values_are_sent_unchanged(transport: Transport, download: Any, serve: Any) -> None:
-    values = {"X-Plain": "value", "X-Spaces": "two  spaces, and: a colon", "Accept-Language": "de;q=0.7, en", "X-Empty": ""}
+    values = {
+        "X-Plain": "value",
+        "X-Spaces": "two  spaces, and: a colon",
+        "Accept-Language": "de;q=0.7, en",
+        "X-Empty": "",
+    }
     seen = await sent(serve(transport, works), download, headers=values)
     for name, value in values.items():
         assert seen.values(name.encode()) == [value.encode()]
@@ -147,9 +152,7 @@ async def test_a_body_is_sent_with_its_length_whatever_the_method(
     assert seen.values(b"Content-Length") == [b"9"]
 
 
-async def test_a_posted_body_arrives_whole_and_comes_back_whole(
-    transport: Transport, download: Any, site: Any
-) -> None:
+async def test_a_posted_body_arrives_whole_and_comes_back_whole(transport: Transport, download: Any, site: Any) -> None:
     body = bytes(range(100))
     response = await download(site.url(transport, "/payload"), method="POST", body=body)
     assert response.body == body

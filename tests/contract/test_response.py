@@ -35,7 +35,9 @@ async def test_a_status_without_a_body_ends_at_the_head(
 ) -> None:
     def answer(exchange: Any) -> None:
         if hasattr(exchange, "raw"):
-            exchange.raw(b"HTTP/1.1 %d Reason\r\nX-Seen: 1\r\n%s\r\n" % (status, b"Content-Length: 0\r\n" * (status == 205)))
+            exchange.raw(
+                b"HTTP/1.1 %d Reason\r\nX-Seen: 1\r\n%s\r\n" % (status, b"Content-Length: 0\r\n" * (status == 205))
+            )
         else:
             exchange.head(status, [(b"X-Seen", b"1")])
             exchange.end()
@@ -165,9 +167,7 @@ async def test_the_protocol_is_the_one_of_the_status_line(transport: Transport, 
 
 
 @pytest.mark.parametrize("path", ["/text", "/status?n=200", "/chunked"])
-async def test_the_address_of_the_peer_is_there(
-    transport: Transport, download: Any, site: Any, path: str
-) -> None:
+async def test_the_address_of_the_peer_is_there(transport: Transport, download: Any, site: Any, path: str) -> None:
     response = await download(site.url(transport, path))
     assert response.ip_address == IPv4Address("127.0.0.1")
     assert isinstance(response.ip_address, IPv4Address)
@@ -336,9 +336,7 @@ async def test_pieces_without_a_length_are_joined(transport: Transport, download
 
 
 @over_http1
-async def test_chunks_with_extensions_and_trailers_are_joined(
-    transport: Transport, download: Any, serve: Any
-) -> None:
+async def test_chunks_with_extensions_and_trailers_are_joined(transport: Transport, download: Any, serve: Any) -> None:
     def answer(exchange: Any) -> None:
         exchange.raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
         exchange.raw(b"4;name=value\r\nfour\r\n0B\r\nten ")

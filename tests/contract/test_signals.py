@@ -111,7 +111,10 @@ async def test_every_response_of_a_crawl_with_a_body_has_bytes(kind: str, transp
         transport,
         [site.url(transport, path) for path in paths],
         settings={"HTTPERROR_ALLOW_ALL": True},
-        receivers=[(signals.headers_received, received.headers_received), (signals.bytes_received, received.bytes_received)],
+        receivers=[
+            (signals.headers_received, received.headers_received),
+            (signals.bytes_received, received.bytes_received),
+        ],
     )
     with_bytes = {values[1].url for name, values in received.calls if name == "bytes"}
     with_heads = {values[2].url for name, values in received.calls if name == "headers"}
@@ -254,7 +257,13 @@ async def test_a_stop_ends_the_transfer(transport: Transport, download: Any, ser
         exchange.data(b"some")
 
     stopper = Stopper(fail=False)
-    download.on(*((signals.headers_received, stopper.at_headers) if at == "headers" else (signals.bytes_received, stopper.at_bytes)))
+    download.on(
+        *(
+            (signals.headers_received, stopper.at_headers)
+            if at == "headers"
+            else (signals.bytes_received, stopper.at_bytes)
+        )
+    )
     peer = serve(transport, answer)
     response = await download(peer.url("/"))
     assert response.body == (b"" if at == "headers" else b"some")
@@ -307,7 +316,13 @@ async def test_over_h2_a_stopped_stream_is_reset_with_cancel(
         exchange.data(b"some")
 
     stopper = Stopper(fail=False)
-    download.on(*((signals.headers_received, stopper.at_headers) if at == "headers" else (signals.bytes_received, stopper.at_bytes)))
+    download.on(
+        *(
+            (signals.headers_received, stopper.at_headers)
+            if at == "headers"
+            else (signals.bytes_received, stopper.at_bytes)
+        )
+    )
     peer = serve(transport, answer)
     await download(peer.url("/"))
     assert await peer.exchanges[0].ended_by_client.wait() == ErrorCodes.CANCEL

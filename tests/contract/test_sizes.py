@@ -70,7 +70,9 @@ async def test_a_body_as_long_as_maxsize_is_allowed(transport: Transport, downlo
 async def test_maxsize_0_is_no_limit(transport: Transport, downloads: Any, serve: Any) -> None:
     peer = serve(transport, works)
     assert (await downloads(transport, DOWNLOAD_MAXSIZE=0)(peer.url("/"))).body == b"Works"
-    assert (await downloads(transport, DOWNLOAD_MAXSIZE=1)(peer.url("/"), meta={"download_maxsize": 0})).body == b"Works"
+    assert (
+        await downloads(transport, DOWNLOAD_MAXSIZE=1)(peer.url("/"), meta={"download_maxsize": 0})
+    ).body == b"Works"
 
 
 async def test_a_head_response_has_no_size(transport: Transport, downloads: Any, site: Any) -> None:

@@ -30,7 +30,6 @@ VERSIONS = {
 }
 
 
-
 @pytest.fixture(params=(HTTPS1, H2), ids=lambda transport: transport.name)
 def transport(request: pytest.FixtureRequest) -> Transport:
     """https with HTTP/1.1, https with h2."""
@@ -95,9 +94,7 @@ async def test_with_verification_the_same_servers_fail(
     make, host = CERTIFICATES[case]
     download = downloads(transport, DOWNLOAD_VERIFY_CERTIFICATES=True)
     with pytest.raises(REFUSED):
-        await download(
-            serve(transport, works, certificate=make()).url("/", host=host), meta={"download_timeout": 5}
-        )
+        await download(serve(transport, works, certificate=make()).url("/", host=host), meta={"download_timeout": 5})
 
 
 @pytest.fixture
@@ -149,12 +146,8 @@ async def test_the_verification_of_one_host_does_not_touch_that_of_another(
 # 8.3
 
 
-async def test_the_deprecated_verifying_context_factory_verifies(
-    transport: Transport, kind: str, serve: Any
-) -> None:
-    settings = {
-        "DOWNLOADER_CLIENTCONTEXTFACTORY": "scrapy.core.downloader.contextfactory.BrowserLikeContextFactory"
-    }
+async def test_the_deprecated_verifying_context_factory_verifies(transport: Transport, kind: str, serve: Any) -> None:
+    settings = {"DOWNLOADER_CLIENTCONTEXTFACTORY": "scrapy.core.downloader.contextfactory.BrowserLikeContextFactory"}
     with pytest.warns(ScrapyDeprecationWarning) as caught:
         download = Downloads(handler_path(kind, transport), settings)
     try:
@@ -171,9 +164,7 @@ async def test_the_deprecated_verifying_context_factory_verifies(
 async def test_the_deprecated_verifying_context_factory_accepts_what_is_trusted(
     transport: Transport, kind: str, serve: Any
 ) -> None:
-    settings = {
-        "DOWNLOADER_CLIENTCONTEXTFACTORY": "scrapy.core.downloader.contextfactory.BrowserLikeContextFactory"
-    }
+    settings = {"DOWNLOADER_CLIENTCONTEXTFACTORY": "scrapy.core.downloader.contextfactory.BrowserLikeContextFactory"}
     with pytest.warns(ScrapyDeprecationWarning):
         download = Downloads(handler_path(kind, transport), settings)
     try:
@@ -345,7 +336,8 @@ async def test_verbose_logging_tells_protocol_cipher_and_certificate(
     await downloads(transport, DOWNLOADER_CLIENT_TLS_VERBOSE_LOGGING=True)(peer.url("/", host="localhost"))
     messages = [record.getMessage() for record in caplog.records if record.levelno == logging.DEBUG]
     assert any(
-        re.fullmatch(r"SSL connection to localhost using protocol TLSv1\.3, cipher \S+", message) for message in messages
+        re.fullmatch(r"SSL connection to localhost using protocol TLSv1\.3, cipher \S+", message)
+        for message in messages
     )
     name = "CN=localhost,O=Scrapy,C=IE"
     assert f'SSL connection certificate: issuer "{name}", subject "{name}"' in messages
@@ -476,7 +468,13 @@ async def test_servers_without_secure_renegotiation_are_not_refused(
 
 @pytest.mark.parametrize(
     ("alpn", "protocol"),
-    [((b"h2",), "h2"), ((b"h2", b"http/1.1"), "h2"), ((b"http/1.1", b"h2"), "HTTP/1.1"), ((b"http/1.1",), "HTTP/1.1"), ((), "HTTP/1.1")],
+    [
+        ((b"h2",), "h2"),
+        ((b"h2", b"http/1.1"), "h2"),
+        ((b"http/1.1", b"h2"), "HTTP/1.1"),
+        ((b"http/1.1",), "HTTP/1.1"),
+        ((), "HTTP/1.1"),
+    ],
     ids=["h2", "h2 first", "http/1.1 first", "http/1.1", "no ALPN"],
 )
 @poolplus_only("only our handler knows both protocols")
