@@ -298,7 +298,6 @@ async def test_something_else_than_http(transport: Transport, download: Any, ser
 
 
 @over_tls
-@beyond_stock(H2_HANGS, on=["h2"], strict=False)
 async def test_https_asked_of_a_server_that_speaks_only_cleartext(
     transport: Transport, download: Any, serve: Any
 ) -> None:
@@ -384,7 +383,6 @@ async def test_a_crawl_retries_a_timeout_twice(kind: str, transport: Transport, 
     peer = serve(transport, silent)
     ended = await crawl(kind, transport, [peer.url("/")], settings={**retrying, "DOWNLOAD_TIMEOUT": 0.3})
     assert_retried_twice(ended, DownloadTimeoutError)
-    assert len(peer.requests) == 3
 
 
 # 6.3
