@@ -57,7 +57,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(TEST_READY): $(BIN)/python setup.cfg pyproject.toml
-	$(INSTALL) --editable '.[test,example,poet]'
+	$(INSTALL) --editable '.[test,example,poet,socks]'
 	@touch $@
 
 $(EXAMPLE_READY): $(BIN)/python setup.cfg pyproject.toml
