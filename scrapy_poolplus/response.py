@@ -124,13 +124,14 @@ class ResponseSink:
         self.request.meta["download_latency"] = max(LATENCY_FLOOR, now - sent_at)
         self._head = head
         self._headers = Headers(head.headers)
-        if head.length is not None:
-            if self.maxsize and head.length > self.maxsize:
-                self._too_large(head.length, expected=True)
-                return
-            if self.warnsize and head.length > self.warnsize:
-                self._warn(head.length, expected=True)
+        # The signal first, as Scrapy's own handler: its receivers see heads of bodies that are too large as well.
         self._send(signals.headers_received, headers=self._headers, body_length=head.length)
+        if self._stopped or head.length is None:
+            return
+        if self.maxsize and head.length > self.maxsize:
+            self._too_large(head.length, expected=True)
+        elif self.warnsize and head.length > self.warnsize:
+            self._warn(head.length, expected=True)
 
     def data(self, chunk: bytes) -> None:
         """See pool.Sink."""

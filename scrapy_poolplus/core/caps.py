@@ -117,11 +117,12 @@ class Scope:
         return sorted(self.blocked, key=lambda key: (key.starved_since(), key.turn))
 
     def richest(self) -> tuple[ConnectionRecord | None, int]:
-        """Of the key with the most open connections the one dialled first, and how many the key has."""
+        """Of the key with the most connections in use the one dialled first, and how many the key has. An idle one
+        would have given way, or takes no place."""
         best: ConnectionRecord | None = None
         most = 0
         for key in self.keys.values():
-            candidates = [record for record in key.connections.values() if record.open]
+            candidates = [record for record in key.connections.values() if record.open and record.streams]
             if len(candidates) > most or (best is not None and len(candidates) == most and min(candidates) < best):
                 best, most = min(candidates), len(candidates)
         return best, most

@@ -13,6 +13,7 @@ from scrapy.exceptions import (
     DownloadFailedError,
     DownloadTimeoutError,
 )
+from scrapy.utils.defer import deferred_from_coro
 
 from .crawls import crawl
 from .marks import beyond_stock, over_cleartext, over_h2, over_http1, over_tls, poolplus_only
@@ -20,8 +21,10 @@ from .peers import SilentConnection, silent, works
 from .resolving import no_host_is_found
 from .running import HTTP, HTTPS1, Transport, gather, outcomes, the_reactor
 
-SHORT = 0.5
+SHORT = 0.3
 """Seconds; for what is about a time-out."""
+PHASE = 0.6
+"""Seconds; where the time must run out in a certain phase, and the phases before it must fit in."""
 H2_HANGS = "over h2 it is only found by the time-out"
 
 
@@ -175,33 +178,33 @@ async def test_a_timeout_names_the_phase_of_the_silent_handshake(
 ) -> None:
     peer = serve(transport, protocol=SilentConnection, hold_tls=True)
     with pytest.raises(DownloadTimeoutError) as caught:
-        await download(peer.url("/"), meta={"download_timeout": SHORT})
+        await download(peer.url("/"), meta={"download_timeout": PHASE})
     assert ("TLS handshake" if transport.secure else "waiting for the response") in str(caught.value)
 
 
 @beyond_stock("does not name the phase")
 async def test_a_timeout_names_the_phase_of_the_missing_answer(transport: Transport, download: Any, serve: Any) -> None:
     with pytest.raises(DownloadTimeoutError, match="waiting for the response"):
-        await download(serve(transport, silent).url("/"), meta={"download_timeout": SHORT})
+        await download(serve(transport, silent).url("/"), meta={"download_timeout": PHASE})
 
 
 @beyond_stock("does not name the phase")
 async def test_a_timeout_names_the_phase_of_the_missing_body(transport: Transport, download: Any, serve: Any) -> None:
     peer = serve(transport, lambda exchange: exchange.head(200, length=10))
     with pytest.raises(DownloadTimeoutError, match="reading the body"):
-        await download(peer.url("/"), meta={"download_timeout": SHORT})
+        await download(peer.url("/"), meta={"download_timeout": PHASE})
 
 
 @poolplus_only("limits the pool")
 async def test_the_timeout_covers_waiting_in_the_pool(transport: Transport, downloads: Any, serve: Any) -> None:
     peer = serve(transport, silent)
     download = downloads(transport, POOLPLUS_POLICY={"max_connections": 1, "max_streams": 1})
-    first = download(peer.url("/first"), meta={"download_timeout": 3 * SHORT})
+    first = download(peer.url("/first"), meta={"download_timeout": 3 * PHASE})
 
     async def second() -> None:
         await peer.arrived(1)
         with pytest.raises(DownloadTimeoutError, match="waiting for a connection"):
-            await download(peer.url("/second"), meta={"download_timeout": SHORT})
+            await download(peer.url("/second"), meta={"download_timeout": PHASE})
         peer.exchanges[0].respond()
 
     response, _ = await gather(first, second())
@@ -214,10 +217,10 @@ async def test_the_connect_timeout(transport: Transport, downloads: Any, serve: 
     if not transport.secure:
         pytest.skip("a connection on the loopback is made at once; TLS can be held")
     peer = serve(transport, protocol=SilentConnection, hold_tls=True)
-    download = downloads(transport, POOLPLUS_POLICY={"connect_timeout": SHORT})
+    download = downloads(transport, POOLPLUS_POLICY={"connect_timeout": PHASE})
     with pytest.raises(DownloadTimeoutError) as caught:
         await download(peer.url("/"))
-    for word in ("TLS handshake", "connect_timeout", str(SHORT), "127.0.0.1"):
+    for word in ("TLS handshake", "connect_timeout", str(PHASE), "127.0.0.1"):
         assert word in str(caught.value)
     await peer.connections[0].lost.wait()
 
@@ -226,8 +229,8 @@ async def test_the_connect_timeout(transport: Transport, downloads: Any, serve: 
 async def test_the_first_byte_timeout(transport: Transport, downloads: Any, serve: Any) -> None:
     peer = serve(transport, silent)
     with pytest.raises(DownloadTimeoutError) as caught:
-        await downloads(transport, POOLPLUS_POLICY={"first_byte_timeout": SHORT})(peer.url("/"))
-    for word in ("waiting for the response", "first_byte_timeout", str(SHORT)):
+        await downloads(transport, POOLPLUS_POLICY={"first_byte_timeout": PHASE})(peer.url("/"))
+    for word in ("waiting for the response", "first_byte_timeout", str(PHASE)):
         assert word in str(caught.value)
     await peer.exchanges[0].ended_by_client.wait()
 
@@ -236,8 +239,8 @@ async def test_the_first_byte_timeout(transport: Transport, downloads: Any, serv
 async def test_the_read_timeout(transport: Transport, downloads: Any, serve: Any) -> None:
     peer = serve(transport, lambda exchange: exchange.head(200, length=10))
     with pytest.raises(DownloadTimeoutError) as caught:
-        await downloads(transport, POOLPLUS_POLICY={"read_timeout": SHORT})(peer.url("/"))
-    for word in ("reading the body", "read_timeout", str(SHORT)):
+        await downloads(transport, POOLPLUS_POLICY={"read_timeout": PHASE})(peer.url("/"))
+    for word in ("reading the body", "read_timeout", str(PHASE)):
         assert word in str(caught.value)
     await peer.exchanges[0].ended_by_client.wait()
 
@@ -253,11 +256,11 @@ async def test_a_body_that_goes_on_does_not_meet_the_read_timeout(
     def drip(exchange: Any, left: int) -> None:
         exchange.data(b"x")
         if left > 1:
-            the_reactor().callLater(SHORT / 4, drip, exchange, left - 1)
+            the_reactor().callLater(PHASE / 6, drip, exchange, left - 1)
         else:
             exchange.end()
 
-    download = downloads(transport, POOLPLUS_POLICY={"read_timeout": 2 * SHORT, "first_byte_timeout": 2 * SHORT})
+    download = downloads(transport, POOLPLUS_POLICY={"read_timeout": PHASE, "first_byte_timeout": PHASE})
     assert (await download(serve(transport, answer).url("/"))).body == b"x" * 8
 
 
@@ -313,6 +316,17 @@ async def test_http_asked_of_a_server_that_speaks_only_tls(transport: Transport,
     peer = serve(HTTPS1, works)
     with pytest.raises(DownloadFailedError):
         await download(f"http://127.0.0.1:{peer.port}/", meta={"download_timeout": 5})
+
+
+@beyond_stock("tells the server nothing and answers with a 499 of its own making", on=["h2"])
+async def test_a_cancelled_download_ends_its_transfer(transport: Transport, download: Any, serve: Any) -> None:
+    peer = serve(transport, silent)
+    deferred = deferred_from_coro(download(peer.url("/")))
+    (exchange,) = await peer.arrived()
+    deferred.cancel()
+    (outcome,) = await outcomes(deferred)
+    assert isinstance(outcome, BaseException)
+    await exchange.ended_by_client.wait()
 
 
 async def test_no_library_exception_gets_out(transport: Transport, download: Any, serve: Any) -> None:

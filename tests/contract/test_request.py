@@ -103,6 +103,25 @@ async def test_only_the_given_headers_are_added_to_the_framing(transport: Transp
     assert seen.names - FRAMING == {b"x-only"}
 
 
+@over_http1
+@beyond_stock("uses the connection again")
+async def test_a_given_connection_header_is_sent_and_kept_to(transport: Transport, download: Any, serve: Any) -> None:
+    # The server ignores it; the client has said that it is the last request.
+    peer = serve(transport, works)
+    for _ in range(2):
+        seen = await sent(peer, download, headers={"Connection": "close"})
+        assert seen.values(b"Connection") == [b"close"]
+    assert len(peer.connections) == 2
+
+
+@over_h2
+async def test_headers_that_are_forbidden_over_h2_are_not_sent(transport: Transport, download: Any, serve: Any) -> None:
+    headers = {"Connection": "keep-alive", "Keep-Alive": "timeout=5", "Transfer-Encoding": "chunked", "X-Mine": "1"}
+    seen = await sent(serve(transport, works), download, headers=headers, method="POST", body=b"x")
+    assert seen.names - FRAMING == {b"x-mine"}
+    assert b"connection" not in seen.names
+
+
 # 2.3
 
 

@@ -280,6 +280,23 @@ async def test_nothing_else_is_written_to_the_meta(transport: Transport, downloa
     assert request.meta.keys() - {"download_latency"} == {"mine", "download_timeout"}
 
 
+async def test_what_the_server_takes_counts_as_latency(transport: Transport, download: Any, serve: Any) -> None:
+    held: list[float] = []
+
+    def answer(exchange: Any) -> None:
+        begun = the_reactor().seconds()
+
+        def respond() -> None:
+            held.append(the_reactor().seconds() - begun)
+            works(exchange)
+
+        the_reactor().callLater(0.2, respond)
+
+    request = Request(serve(transport, answer).url("/"))
+    await download(request)
+    assert request.meta["download_latency"] > held[0] * 0.95
+
+
 @beyond_stock("counts connecting too")
 @over_tls
 async def test_connecting_does_not_count_as_latency(transport: Transport, download: Any, serve: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from h2.errors import ErrorCodes
 from scrapy import Request, signals
-from scrapy.exceptions import StopDownload
+from scrapy.exceptions import DownloadCancelledError, StopDownload
 
 from .crawls import FetchSpider, crawl
 from .marks import beyond_stock, over_h2
@@ -63,6 +63,26 @@ async def test_headers_received_comes_without_a_body_too(transport: Transport, d
     await download(site.url(transport, "/status?n=404"))
     await download(site.url(transport, "/text"), method="HEAD")
     assert received.names == ["headers", "headers"]
+
+
+async def test_headers_received_comes_where_the_length_is_over_maxsize_too(
+    transport: Transport, download: Any, site: Any
+) -> None:
+    received = Received(download)
+    with pytest.raises(DownloadCancelledError):
+        await download(site.url(transport, "/large?size=1000"), meta={"download_maxsize": 999})
+    assert received.names == ["headers"]
+    assert received.calls[0][1][1] == 1_000
+
+
+async def test_a_stop_at_the_headers_comes_before_the_size_limits(
+    transport: Transport, download: Any, site: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    download.on(signals.headers_received, (stopper := Stopper(fail=False)).at_headers)
+    meta = {"download_maxsize": 999, "download_warnsize": 1}
+    response = await download(site.url(transport, "/large?size=1000"), meta=meta)
+    assert (response.flags, stopper.pieces) == (["download_stopped"], [])
+    assert "larger than" not in caplog.text
 
 
 async def test_an_unannounced_length_is_unknown(transport: Transport, download: Any, site: Any) -> None:

@@ -114,6 +114,8 @@ class Fact:
     error: PoolPlusError | None = None
     must_fail: set[int] = field(default_factory=set)
     """Exactly these are failed with `error`."""
+    used: Conn | None = None
+    """The connection of the last Dispatch."""
     dials: int = 0
     evicted: int = 0
     gave_up: bool = False
@@ -344,13 +346,12 @@ class Model:
                         self._take_successor(key, f"I2: {busy} connections for {slots} slots, and none drains")
 
     def _take_successor(self, key: PoolKey, otherwise: str) -> None:
-        """The dial is one ahead: for a connection that has a budget and was used, once for each."""
-        for conn in (*self.of(key, DRAINING), *self.of(key, OPEN)):
-            budgeted = conn.budget.requests is not None or conn.budget.age is not None
-            if budgeted and conn.requests and not conn.succeeded and self.policy(key).preconnect:
-                conn.succeeded = True
-                return
-        raise InvariantError(otherwise)
+        """The dial is one ahead: for the connection that was just given a request, if it has a budget, once for each."""
+        conn = self.fact.used
+        holds(conn is not None and conn.key == key and not conn.succeeded and conn.policy.preconnect, otherwise)
+        assert conn is not None
+        holds(conn.budget.requests is not None or conn.budget.age is not None, otherwise)
+        conn.succeeded = True
 
     def _dispatch(self, dispatch: Dispatch) -> None:
         ticket, conn = dispatch.ticket, self.conns.get(dispatch.connection)
@@ -367,6 +368,7 @@ class Model:
         holds(not older, f"I10: {conn} is taken before {older}")
         holds(dispatch.reused == (conn.requests > 0), f"I13: reused is {dispatch.reused} for {conn}")
         holds(dispatch.waited == self.now - queue.pop(ticket), f"I9: {ticket} has not waited for {dispatch.waited}")
+        self.fact.used = conn
         conn.streams.add(ticket)
         conn.requests += 1
         conn.idle_since = None
@@ -415,7 +417,7 @@ class Model:
             too_many = slots is not None and self.busy(self.inside(origin)) > slots
             self.fact.gave_up = self.fact.name != "cancel" and not too_many and self.cap(origin) is not None
         elif reason is CloseReason.RECLAIMED:
-            more = len(self.of(conn.key, OPEN))
+            more = self.busy(self.of(conn.key, OPEN))
             starved = any(
                 queue and self.missing(key) and len(self.of(key, CONNECTING, OPEN, DRAINING)) < more
                 for key, queue in self.waiting.items()
@@ -506,7 +508,8 @@ class Model:
         if len(scopes) != 1 or any(conn.state == DRAINING for conn in self.inside(scopes[0])):
             return False
         mine = len(self.of(key, CONNECTING, OPEN, DRAINING))
-        return any(len(self.of(other, OPEN)) > mine for other in {conn.key for conn in self.inside(scopes[0])} - {key})
+        others = {conn.key for conn in self.inside(scopes[0])} - {key}
+        return any(self.busy(self.of(other, OPEN)) > mine for other in others)
 
     def next_due(self) -> float | None:
         """The latest moment for which the scheduler must have asked to be called."""

@@ -299,6 +299,19 @@ def test_the_oldest_connection_of_the_key_with_most_is_reclaimed() -> None:
     assert pool.wait(1.0) == [Drain(2, CloseReason.RECLAIMED)]
 
 
+def test_an_idle_connection_that_takes_no_place_is_not_reclaimed() -> None:
+    pool = Pool(reclaim_after=1.0)
+    pool.slots = 2
+    pool.open(H1, ONE)
+    pool.open(H1, ONE)
+    pool.finish(1)
+    pool.finish(2)
+    pool.slots = 1
+    pool.open(H1, TWO)
+    pool.submit(THREE)
+    assert pool.wait(1.0) == [Drain(3, CloseReason.RECLAIMED), Dial(4, THREE)]
+
+
 def test_two_keys_with_as_many_connections_leave_each_other_alone() -> None:
     pool = Pool(max_connections=2, reclaim_after=1.0)
     pool.open(H1, ONE)

@@ -30,6 +30,7 @@ from scrapy.crawler import CrawlerProcess
 from scrapy.http import Response
 from scrapy.utils.defer import maybe_deferred_to_future
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from tests.crawling import HANDLER, REPOSITORY
@@ -70,7 +71,8 @@ class Scenario:
     server: Callable[[], RealServer] | None = None
     """Makes one, with the pages that `requests` ask for by number."""
     reloads: bool = False
-    concurrency: int = CONCURRENCY
+    pause: float = 0.0
+    """Seconds; more than 0: one request after the other, so long after each answer."""
     attack: bool = False
     """What it costs is told too."""
 
@@ -96,7 +98,9 @@ class CompareSpider(Spider):
         await maybe_deferred_to_future(self._warm)
         Path("/proc/self/clear_refs").write_text("5")
         self._before, self._begun = memory("VmRSS"), monotonic()
-        for request in self._given["requests"]:
+        for number, request in enumerate(self._given["requests"]):
+            if number and self._given["pause"]:
+                await self._rest(number)
             yield Request(
                 request["url"],
                 self._arrived,
@@ -106,6 +110,13 @@ class CompareSpider(Spider):
                 meta={"handle_httpstatus_all": True},
                 dont_filter=True,
             )
+
+    async def _rest(self, answered: int) -> None:
+        from twisted.internet import reactor
+
+        while self._answered < answered:
+            await maybe_deferred_to_future(deferLater(reactor, 0.01))
+        await maybe_deferred_to_future(deferLater(reactor, self._given["pause"]))
 
     def _arrived(self, response: Response, digest: str | None) -> None:
         if digest is None or sha256(response.body).hexdigest() == digest:
@@ -224,7 +235,7 @@ class Scenarios:
             ("one stream reset", "RFC 9113 5.4.2", "reset"),
             ("PUSH_PROMISE where push is off", "RFC 9113 8.4", "push"),
         ):
-            yield self._scripted(f"{name}: its siblings", section, "h2", ["/slow/first"], broken=f"/{what}/1")
+            yield self._scripted(f"{name}: its siblings", section, "h2", [], broken=f"/{what}/1")
         for name, section, what in (
             ("closed without a word after each answer", "RFC 9112 9.5", "close"),
             ("`Connection: Close`, then closed", "RFC 9112 9.6", "close-capital"),
@@ -233,11 +244,16 @@ class Scenarios:
             ("reset instead of an answer, once", "RFC 9110 9.2.2", "reset-instead"),
             ("103 before each response", "RFC 9110 15.2", "interim"),
             ("a second response after each", "RFC 9112 9.2", "extra"),
-            ("an unsolicited response on an idle connection", "RFC 9112 9.2", "late-extra"),
             ("204 with a body", "RFC 9112 6.3", "no-content"),
-            ("two lengths that differ", "RFC 9112 6.3", "two-lengths"),
         ):
             yield self._scripted(name, section, "http/1.1", mixed(what))
+        late = [f"/late-extra/{n}" for n in range(20)]
+        yield self._scripted("a response for nobody on idle connections", "RFC 9112 9.2", "http/1.1", late, pause=0.15)
+        for name, what in (
+            ("one response with two lengths that differ", "two-lengths"),
+            ("one response with a length and chunks", "length-and-chunked"),
+        ):
+            yield self._scripted(f"{name}: the others", "RFC 9112 6.3", "http/1.1", [], broken=f"/{what}/1")
         yield from self._attacks()
 
     def _attacks(self) -> Iterator[Scenario]:
@@ -281,14 +297,16 @@ class Scenarios:
         return Scenario(name, section, speaks, [{"page": n} for n in range(self._pages.count)], make, reloads)
 
     @staticmethod
-    def _scripted(name: str, section: str, speaks: str, paths: list[str], broken: str = "") -> Scenario:
+    def _scripted(
+        name: str, section: str, speaks: str, paths: list[str], *, broken: str = "", pause: float = 0.0
+    ) -> Scenario:
         if broken:
             paths = [f"/slow/{n}" for n in range(8)] + [broken] + [f"/slow/{n}" for n in range(8, 15)]
         requests = []
         for path in paths:
             right = b"" if path.startswith("/no-content") else content(path, NO_BODY)
             requests.append({"path": path, "digest": "" if path == broken else sha256(right).hexdigest()})
-        return Scenario(name, section, speaks, requests)
+        return Scenario(name, section, speaks, requests, pause=pause)
 
     def pem(self) -> Path:
         return self._pem
@@ -360,7 +378,8 @@ class Comparison:
             "speaks": scenario.speaks,
             "requests": requests,
             "warm_up": f"https://127.0.0.1:{good}/ok/warm-up",
-            "concurrency": max(scenario.concurrency, 64 if scenario.attack else 0),
+            "concurrency": 1 if scenario.pause else 64 if scenario.attack else CONCURRENCY,
+            "pause": scenario.pause,
         }
         with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
             json.dump(given, file)
@@ -397,9 +416,10 @@ class Comparison:
         if scenario.attack:
             others = f"others {min(right, 20)} of 20"
             lost = total + 20 - right - wrong - sum(failed.values())
-            hung = f"{lost} without an answer, " if lost else ""
+            hung = f"{lost} without an answer{', ' if errors else ''}" if lost else ""
             seconds = "" if never else f" in {told['seconds']:.1f} s"
-            return f"{hung}{errors or 'a response'}{seconds}, +{told['grown'] / 2**20:.0f} MB; {others}{never}"
+            answered = errors or ("" if lost else "a response")
+            return f"{hung}{answered}{seconds}, +{told['grown'] / 2**20:.0f} MB; {others}{never}"
         broken = [request for request in scenario.requests if request.get("digest") == ""]
         if broken:
             # The broken one may be anything but a hang.

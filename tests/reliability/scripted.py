@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import ssl
 import sys
 from collections import Counter
@@ -149,9 +150,8 @@ class ScriptedHttp2(Http2):
             case "wrong-length":
                 await self.broken(stream, [(":status", "200"), ("content-length", "3")])
             case "latin1":
-                self.head(stream, [(":status", "200"), ("x-path", b"caf\xe9")])  # type: ignore[list-item]
-                self.send(DataFrame(stream, content(path, NO_BODY), flags=["END_STREAM"]))
-                del self.streams[stream]
+                # An interim head, so that the answer is sent as any other.
+                self.head(stream, [(":status", "103"), ("link", b"</caf\xe9>")])  # type: ignore[list-item]
             case "reset":
                 del self.streams[stream]
                 self.send(RstStreamFrame(stream, error_code=ErrorCodes.INTERNAL_ERROR))
@@ -180,4 +180,5 @@ async def serve(pem: str) -> None:
 
 
 if __name__ == "__main__":
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     asyncio.run(serve(sys.argv[1]))
