@@ -57,8 +57,10 @@ class Dialer(Protocol):
         *,
         timeout: float | None,
         setting: str,
+        resolve_ttl: float | None = None,
     ) -> NetDial:
-        """Start one. `timeout` in seconds, `setting` says in its error where the limit comes from."""
+        """Start one. `timeout` in seconds, `setting` says in its error where the limit comes from; `resolve_ttl`:
+        seconds that an address may have been kept."""
 
 
 class Coordinator(Protocol):
@@ -246,7 +248,9 @@ class Member:
     def opened_event(self, now: float) -> ConnectionOpened:
         """What observers hear when it is ready."""
         assert self.connection is not None
-        return ConnectionOpened(self.number, self.key, self.connection.protocol, now - self.dialed_at, now)
+        tunnel = self.connection.tunnel
+        headers = () if tunnel is None else tunnel.headers
+        return ConnectionOpened(self.number, self.key, self.connection.protocol, now - self.dialed_at, now, headers)
 
     def gone_event(self, reason: CloseReason, error: PoolPlusError | None, now: float) -> ConnectionClosed | DialFailed:
         """What observers hear when it has left the pool."""

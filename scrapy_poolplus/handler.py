@@ -25,6 +25,7 @@ from scrapy.exceptions import (
     ResponseDataLossError,
     UnsupportedURLSchemeError,
 )
+from scrapy.resolver import dnscache
 from scrapy.settings import default_settings
 from scrapy.utils.defer import maybe_deferred_to_future
 from scrapy.utils.deprecate import warn_on_deprecated_spider_attribute
@@ -139,7 +140,7 @@ def shared_pool(crawler: Crawler) -> ConnectionPool:
         config = shared.config
         shared.pool = ConnectionPool(
             clock=reactor,
-            dialer=Dialer(reactor, {"default": shared.tls}),
+            dialer=Dialer(reactor, {"default": shared.tls}, forget_name=_forget_name),
             uniform=random.Random(config.seed).random,  # noqa: S311 - jitter, no secret
             max_connections=config.max_connections,
             dial_timeout=crawler.settings.getfloat("DOWNLOAD_TIMEOUT") or 180.0,
@@ -147,6 +148,11 @@ def shared_pool(crawler: Crawler) -> ConnectionPool:
             observers=[StatsObserver(crawler.stats), LogObserver()],
         )
     return shared.pool
+
+
+def _forget_name(name: str) -> None:
+    """Drop `name` from the cache of Scrapy's resolvers, which never expires (scrapy#905). Tried with 2.15 to 2.19."""
+    dnscache.pop(name, None)
 
 
 def _tls_profile(crawler: Crawler) -> TLSProfile:

@@ -326,7 +326,12 @@ class ConnectionPool:
         if config is None:
             config = self._configs[policy] = EngineConfig.of(policy, max_frame_size=self._max_frame_size)
         member.dial = self._dialer.dial(
-            action.key.route, action.key.protocols, config, timeout=timeout, setting=setting
+            action.key.route,
+            action.key.protocols,
+            config,
+            timeout=timeout,
+            setting=setting,
+            resolve_ttl=policy.resolve_ttl,
         )
         member.dial.result.addCallbacks(
             self._connected, self._dial_failed, callbackArgs=(member,), errbackArgs=(member,)

@@ -30,10 +30,13 @@ if TYPE_CHECKING:
     from scrapy_poolplus.core.errors import BodyLengthError, PoolPlusError
     from scrapy_poolplus.exchange import Ticket
     from scrapy_poolplus.net.connection import Connection
+    from scrapy_poolplus.net.proxy import TunnelAnswer
     from scrapy_poolplus.net.wire import ResponseHead
 
 logger = logging.getLogger(__name__)
 
+PROXY_HEADERS = "_poolplus_proxy_headers"
+"""Request meta: headers of the answer with which an HTTP proxy opened the tunnel, as ``{"X-Exit": ["192.0.2.1"]}``."""
 LATENCY_FLOOR = 1e-6
 """Seconds: ``download_latency`` is always above 0, also where the clock did not move."""
 
@@ -97,6 +100,8 @@ class ResponseSink:
         self._begin()
 
     def _begin(self) -> None:
+        # Retries and redirects bring the meta of the request before them.
+        self.request.meta.pop(PROXY_HEADERS, None)
         self._head: ResponseHead | None = None
         self._headers: Headers | None = None
         self._first = b""
@@ -111,8 +116,16 @@ class ResponseSink:
         """See pool.Sink."""
         self._connection = connection
         self._begin()
+        self._show_tunnel(connection.tunnel)
         if self._verbose_tls and connection.tls_version is not None:
             self._log_tls(connection)
+
+    def _show_tunnel(self, tunnel: TunnelAnswer | None) -> None:
+        if tunnel is not None and tunnel.headers:
+            shown: dict[str, list[str]] = {}
+            for name, value in tunnel.headers:
+                shown.setdefault(name.decode("latin-1").title(), []).append(value.decode("latin-1"))
+            self.request.meta[PROXY_HEADERS] = shown
 
     def sent(self, now: float) -> None:
         """See pool.Sink."""

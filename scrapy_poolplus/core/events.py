@@ -7,7 +7,7 @@ Draining and closed are two events. Times are seconds of the pool's clock, sizes
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from scrapy_poolplus.core.origin import HttpProtocol, PoolKey
@@ -100,13 +100,15 @@ class DialFailed:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionOpened:
-    """It is ready; emitted before its first use."""
+    """It is ready; emitted before its first use. `proxy_headers`: of the answer with which an HTTP proxy opened the
+    tunnel, where providers report the exit address; not in the repr, as a proxy may repeat credentials there."""
 
     connection: int
     key: PoolKey
     protocol: HttpProtocol
     dial_seconds: float
     at: float
+    proxy_headers: tuple[tuple[bytes, bytes], ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ a bad certificate still looks like success. Every failure is one of core.errors 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from OpenSSL import SSL
@@ -27,7 +27,7 @@ from scrapy_poolplus.core.origin import HttpProtocol, Route
 from scrapy_poolplus.net.connection import Connection, MakeEngine, make_engine
 from scrapy_poolplus.net.proxy import Talk, Tunnel, TunnelAnswer, talk_with
 from scrapy_poolplus.net.race import Race
-from scrapy_poolplus.net.resolve import ip_version, resolve, usable, wire_name
+from scrapy_poolplus.net.resolve import NameAges, ip_version, resolve, usable, wire_name
 from scrapy_poolplus.net.tls import Agreed, ClientTLS, Handshake, TLSProfile, openssl_text
 from scrapy_poolplus.net.wire import EngineConfig, Timings
 
@@ -46,12 +46,19 @@ _PLACE = {
 
 
 class Dialer:
-    """Makes connections. `tls` holds the profiles that routes name; a profile that cannot work raises ValueError."""
+    """Makes connections. `tls` holds the profiles that routes name; a profile that cannot work raises ValueError.
+    `forget_name` drops a name from whatever cache the reactor's resolver has."""
 
     def __init__(
-        self, reactor: IReactorTCP, tls: Mapping[str, TLSProfile], *, make_engine: MakeEngine = make_engine
+        self,
+        reactor: IReactorTCP,
+        tls: Mapping[str, TLSProfile],
+        *,
+        make_engine: MakeEngine = make_engine,
+        forget_name: Callable[[str], object] | None = None,
     ) -> None:
         self._reactor = reactor
+        self._ages = None if forget_name is None else NameAges(forget_name)
         self._tls = {name: ClientTLS(profile) for name, profile in tls.items()}
         self._make_engine = make_engine
 
@@ -63,11 +70,16 @@ class Dialer:
         *,
         timeout: float | None,
         setting: str,
+        resolve_ttl: float | None = None,
     ) -> Dial:
         """Begin to make a connection. `timeout`: seconds for all of it, None for no limit; `setting` is what a
         time-out's text names as its source, such as ``connect_timeout of "*.example"``. `protocols` are offered in
-        this order where TLS is spoken; in cleartext it is HTTP/1.1."""
+        this order where TLS is spoken; in cleartext it is HTTP/1.1. `resolve_ttl`: a name that was looked up so many
+        seconds ago is looked up anew; None leaves it to the resolver's cache."""
         tls = self._tls[route.tls]
+        if resolve_ttl is not None and self._ages is not None:
+            first_hop = route.origin if route.proxy is None else route.proxy
+            self._ages.bound(first_hop.host, resolve_ttl, self._reactor.seconds())
         dial = Dial(self._reactor, route, config, protocols=protocols, tls=tls, make_engine=self._make_engine)
         dial.limit(timeout, setting)
         return dial

@@ -7,7 +7,8 @@ up as it is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from ipaddress import ip_address
 
@@ -20,6 +21,8 @@ from scrapy_poolplus.core.errors import Phase, ResolveError
 
 MAX_NAME = 253
 MAX_LABEL = 63
+MAX_AGES = 10_000
+"""Names whose age is known, as many as Scrapy's cache holds; one that is not is looked up anew."""
 
 
 @lru_cache(maxsize=1024)  # Asked several times for each connection; for a name it costs an exception.
@@ -61,6 +64,33 @@ def resolve(reactor: IReactorPluggableNameResolver, host: str, port: int) -> Def
         if not answer.called:
             answer.errback(_unresolved(host, error))
     return answer
+
+
+class NameAges:
+    """Bounds how long the resolver's cache keeps a name, by telling it to forget.
+
+    Scrapy's caches never expire (scrapy#905) and cannot be asked how old an entry is, so what counts is the time of
+    the last look-up that was begun here. Before the first one the entry may be of any age.
+    """
+
+    def __init__(self, forget: Callable[[str], object]) -> None:
+        self._forget = forget
+        self._begun: OrderedDict[str, float] = OrderedDict()
+
+    def bound(self, host: str, ttl: float, now: float) -> None:
+        """`host` is about to be looked up: have it forgotten where its last look-up was `ttl` seconds ago or more."""
+        begun = self._begun.get(host)
+        if ip_version(host) is not None or (begun is not None and now - begun < ttl):
+            return
+        try:
+            self._forget(wire_name(host))
+        except ResolveError:
+            # The dial itself will say so.
+            return
+        self._begun[host] = now
+        self._begun.move_to_end(host)
+        if len(self._begun) > MAX_AGES:
+            self._begun.popitem(last=False)
 
 
 def usable(host: str, addresses: Sequence[str], bind: tuple[str, int] | None) -> list[str]:

@@ -199,6 +199,7 @@ async def test_close_returns_where_the_peer_does_not_say_goodbye(
 
 async def test_nothing_is_left_in_the_reactor_after_close(transport: Transport, downloads: Any, serve: Any) -> None:
     peer = serve(transport, works)
+    await reactor_turns()  # The time limit of the test itself is set by then.
     calls_before = set(the_reactor().getDelayedCalls())
     download = downloads(transport)
     await gather(*(download(peer.url("/"), meta={"download_timeout": 9}) for _ in range(4)))

@@ -15,6 +15,7 @@ from pytest_twisted import ensureDeferred
 from scrapy.resolver import CachingHostnameResolver, CachingThreadedResolver, dnscache
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IResolutionReceiver
 from twisted.internet.task import Clock
 
 from scrapy_poolplus.core.errors import (
@@ -29,7 +30,7 @@ from scrapy_poolplus.core.errors import (
     TLSError,
 )
 from scrapy_poolplus.core.events import CloseReason
-from scrapy_poolplus.core.origin import HttpProtocol, Origin, Route
+from scrapy_poolplus.core.origin import HttpProtocol, Origin, Proxy, Route
 from scrapy_poolplus.net.connection import Connection
 from scrapy_poolplus.net.dialer import Dial, Dialer
 from scrapy_poolplus.net.tls import TLSProfile
@@ -685,3 +686,55 @@ async def _turn(reactor: Any) -> None:
     turned: Deferred[None] = Deferred()
     reactor.callLater(0, turned.callback, None)
     await turned
+
+
+# How long a name is kept.
+
+
+class Cached(Names):
+    """A resolver whose cache never expires by itself, as Scrapy's."""
+
+    def __init__(self, names: dict[str, list[str]]) -> None:
+        super().__init__(names)
+        self.cache: set[str] = set()
+
+    def resolveHostName(self, receiver: IResolutionReceiver, host: str, port: int = 0, *args: object) -> None:
+        before = len(self.asked)
+        super().resolveHostName(receiver, host, port, *args)
+        if host in self.cache:
+            del self.asked[before:]
+        self.cache.add(host)
+
+
+@ensureDeferred
+async def test_a_name_is_looked_up_anew_once_its_time_to_live_is_over(listening: Listening) -> None:
+    from twisted.internet import reactor
+
+    server, clock = listening.start(), Clock()
+    names = Cached({"a.example": ["127.0.0.1"], "p.example": ["127.0.0.1"]})
+    dialer = Dialer(
+        Machine(reactor, names, clock),
+        {"default": TLSProfile()},
+        make_engine=SilentEngine,
+        forget_name=names.cache.discard,
+    )
+    names.cache |= {"a.example", "p.example"}  # By somebody else, who knows when.
+
+    async def looked_up(ttl: float | None, proxy: Proxy | None = None) -> list[str]:
+        names.asked.clear()
+        route = Route(Origin.of("http", "a.example", server.port), proxy=proxy)
+        dial = dialer.dial(route, BOTH, EngineConfig(), timeout=None, setting=SETTING, resolve_ttl=ttl)
+        clock.advance(0)
+        await ended(await dial.result)
+        return list(names.asked)
+
+    assert await looked_up(None) == []
+    assert await looked_up(60) == ["a.example"]
+    clock.advance(59)
+    assert await looked_up(60) == []
+    clock.advance(1)
+    assert await looked_up(60) == ["a.example"]
+    assert await looked_up(0) == ["a.example"]
+    # Through a proxy it is the proxy's name that is looked up, and no other.
+    assert await looked_up(60, Proxy("http", "p.example", server.port)) == ["p.example"]
+    assert await looked_up(60) == []

@@ -27,6 +27,7 @@ class FakeConnection:
         self.protocol = protocol
         self.peer = self.certificate = self.tls_version = self.tls_cipher = None
         self.timings = Timings()
+        self.tunnel = None
         self.bytes_sent = self.bytes_received = 0
         self.when_gone: Callable[[], None] | None = None
         self.owner: Any = None
@@ -181,6 +182,7 @@ class Bench:
         *,
         timeout: float | None,
         setting: str,
+        resolve_ttl: float | None = None,
     ) -> Any:
         dial = FakeDial(route, protocols, timeout, setting)
         self.dials.append(dial)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -13,6 +14,15 @@ from twisted.python.failure import Failure
 from tests.peers.listening import Accepted, Server
 
 ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
+UNAUTHORIZED = (
+    b'HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm="tests"\r\nContent-Length: 0\r\n\r\n'
+)
+
+
+def credentials(head: bytes) -> list[bytes]:
+    """Values of Proxy-Authorization in a request's head."""
+    lines = (line.partition(b":") for line in head.split(b"\r\n")[1:])
+    return [value.strip() for name, _, value in lines if name.lower() == b"proxy-authorization"]
 
 
 class Upstream(Protocol):
@@ -87,13 +97,18 @@ class Relaying:
 
 
 class HttpProxy(Relaying):
-    """Speaks CONNECT. `answer` is sent for each, `heads` are the requests' heads; only a 2xx opens a tunnel."""
+    """Speaks CONNECT, and passes on requests in absolute-form. `answer` is sent for each CONNECT; only a 2xx opens a
+    tunnel. Without the `authorization` that it wants, everything is answered with 407. `heads` are the requests' heads,
+    `by_client` the same for each connection."""
 
-    def __init__(self, server: Server, answer: bytes = ESTABLISHED) -> None:
+    def __init__(self, server: Server, answer: bytes = ESTABLISHED, *, authorization: bytes | None = None) -> None:
         super().__init__(server)
         self.answer = answer
+        self.authorization = authorization
         self.heads: list[bytes] = []
+        self.by_client: dict[Accepted, list[bytes]] = {}
         self.say: Callable[[Accepted, bytes], object] = lambda client, answer: client.transport.write(answer)
+        self._origins: dict[Accepted, Deferred[Upstream]] = {}
 
     def talk(self, client: Accepted) -> None:
         end = self.unread(client).find(b"\r\n\r\n")
@@ -101,11 +116,43 @@ class HttpProxy(Relaying):
             return
         head = self.take(client, end + 4)
         self.heads.append(head)
-        if self.answer[9:10] == b"2":
+        self.by_client.setdefault(client, []).append(head)
+        allowed = self.authorization is None or self.authorization in credentials(head)
+        answer = self.answer if allowed else UNAUTHORIZED
+        if not head.startswith(b"CONNECT "):
+            if allowed:
+                self._forward(client, head)
+            else:
+                client.transport.write(answer)
+        elif answer[9:10] == b"2":
             target = head.split()[1]
-            self.relay(client, int(target.rpartition(b":")[2]), lambda: self.say(client, self.answer))
+            self.relay(client, int(target.rpartition(b":")[2]), lambda: self.say(client, answer))
         else:
-            self.say(client, self.answer)
+            self.say(client, answer)
+
+    def _forward(self, client: Accepted, head: bytes) -> None:
+        """In origin-form, and without what is for the proxy. Requests have no body here."""
+        from twisted.internet import reactor
+
+        method, target, _ = head.split(b" ", 2)
+        authority, _, path = target.removeprefix(b"http://").partition(b"/")
+        fields = [line for line in head.split(b"\r\n")[1:] if not line.lower().startswith(b"proxy-")]
+        request = b"\r\n".join([b"%s /%s HTTP/1.1" % (method, path), *fields])
+        origin = self._origins.get(client)
+        if origin is None:
+            endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", int(authority.rpartition(b":")[2]))
+            origin = self._origins[client] = connectProtocol(endpoint, Upstream(client, self.hang_up))
+
+        def pass_on(upstream: Upstream) -> Upstream:
+            upstream.transport.write(request)
+            return upstream
+
+        origin.addCallback(pass_on)
+
+    def _end(self, client: Accepted) -> None:
+        super()._end(client)
+        if client in self._origins:
+            self._origins[client].addCallback(lambda upstream: upstream.transport.loseConnection())
 
 
 class SocksProxy(Relaying):
