@@ -101,6 +101,10 @@ class ConnectionPool:
         """True from the call of ``close`` on."""
         return self.scheduler.closed
 
+    def observe(self, observer: Observer) -> None:
+        """Have `observer` told of every event from now on."""
+        self._observers.append(observer)
+
     # ---- what the handler calls
 
     def request(

@@ -14,9 +14,7 @@ from twisted.python.failure import Failure
 from tests.peers.listening import Accepted, Server
 
 ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
-UNAUTHORIZED = (
-    b'HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm="tests"\r\nContent-Length: 0\r\n\r\n'
-)
+UNAUTHORIZED = b'HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm="tests"\r\nContent-Length: 0\r\n\r\n'
 
 
 def credentials(head: bytes) -> list[bytes]:
@@ -166,6 +164,7 @@ class SocksProxy(Relaying):
         self.methods: list[bytes] = []
         self.logins: list[tuple[bytes, bytes]] = []
         self.targets: list[tuple[int, bytes, int]] = []
+        self.allowed: Callable[[tuple[bytes, bytes]], bool] = lambda login: login == self.login
         self._step: dict[Accepted, Callable[[Accepted], Any]] = {}
 
     def talk(self, client: Accepted) -> None:
@@ -189,7 +188,7 @@ class SocksProxy(Relaying):
         password = self.take(client, self.take(client, 1)[0])
         self.logins.append((name, password))
         self._step[client] = self._request
-        client.transport.write(b"\x01\x00" if (name, password) == self.login else b"\x01\x01")
+        client.transport.write(b"\x01\x00" if self.allowed((name, password)) else b"\x01\x01")
 
     def _request(self, client: Accepted) -> None:
         kind = self.take(client, 4)[3]
