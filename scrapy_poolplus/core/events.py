@@ -47,7 +47,8 @@ class RequestQueued:
 
 @dataclass(frozen=True, slots=True)
 class RequestDispatched:
-    """A request was given to a connection. `reused`: that connection had been given one before. `waited`: seconds."""
+    """A request was given to a connection. `reused`: that connection had been given one before. `waited`: seconds.
+    `session`: the id of its session, None where there are none (rotation off and no label)."""
 
     ticket: int
     connection: int
@@ -56,6 +57,7 @@ class RequestDispatched:
     reused: bool
     waited: float
     at: float
+    session: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,19 +141,43 @@ class ConnectionClosed:
 
 @dataclass(frozen=True, slots=True)
 class SessionOpened:
-    """A session began."""
+    """A session began; emitted before its first request. `promised`: the most requests it may carry while it rotates,
+    before jitter; None for one that is kept whole from its beginning (a label, or a flow of its own)."""
 
     session: str
     key: PoolKey
+    promised: int | None
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SessionKept:
+    """A session is kept whole from here on: its budget means nothing any more, and it is outside the promise.
+
+    `cause`: ``"flow"`` or ``"pin"``. `begun_by`: the request that made it so, as ``POST https://a.example/login``.
+    """
+
+    session: str
+    cause: str
+    begun_by: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SessionCrossed:
+    """A request that belonged to `session` goes on in another one. `cause`: ``"redirect"`` or ``"retry"``."""
+
+    session: str
+    cause: str
     at: float
 
 
 @dataclass(frozen=True, slots=True)
 class SessionRetired:
-    """A session takes no further request."""
+    """A session takes no further request of its own accord; `requests` it carried, over all its connections. A flow
+    that begins at one of its pages may still go on in it."""
 
     session: str
-    key: PoolKey
     reason: CloseReason
     requests: int
     at: float
@@ -168,6 +194,8 @@ PoolEvent = (
     | ConnectionDraining
     | ConnectionClosed
     | SessionOpened
+    | SessionKept
+    | SessionCrossed
     | SessionRetired
 )
 Observer = Callable[[PoolEvent], None]
