@@ -34,11 +34,12 @@ sys.path.insert(0, str(EXAMPLE))
 from bookshop import check
 from bookshop.children import Child, child_environment, start_relay, start_site
 from bookshop.compare import CONTENDERS, Comparison, Contender, Run, StoppedError, compare
+from bookshop.progress import progress
 from bookshop.report import comparison_table
 from bookshop.result import CrawlResult
 from bookshop.site.app import MAX_FORM_BYTES, Shop
 from bookshop.site.catalogue import Catalogue, Kind
-from bookshop.site.log import SiteLog, SiteSummary, summarise
+from bookshop.site.log import SiteLog, SiteSummary, is_page, summarise
 from bookshop.site.members import ORDERS, PASSWORD, STOCK_PAGES, USERNAME
 from bookshop.site.relay import DelayLine
 from bookshop.site.serve import SiteMode
@@ -259,6 +260,35 @@ def test_a_log_is_summed_up_by_connection_and_a_half_written_line_is_passed_over
     assert summary.connections == {"h2": 2, "HTTP/1.1": 1}
     assert (summary.unused, summary.opened, summary.requests, summary.most_requests) == (1, 4, 4, 2)
     assert (summary.visitors, summary.staff_pages, summary.reuse) == (2, 1, 0.0)
+
+
+def test_a_redirect_is_no_page(tmp_path: Path) -> None:
+    path = tmp_path / "site.jsonl"
+    with closing(SiteLog(path)) as log:
+        log.accepted(("127.0.0.1", 1))
+        for status in (200, 301, 303, 404):
+            log.request(("127.0.0.1", 1), "2", "GET", "/", status=status, size=1, visitor=0)
+    with path.open() as lines:
+        assert [is_page(line) for line in lines] == [False, True, False, False, True]
+
+
+# The progress
+
+
+def test_without_a_terminal_the_progress_is_a_line_a_second(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("bookshop.progress.time.monotonic", lambda: now)
+    with progress("books", 1202) as show:
+        for done in range(0, 1300, 100):
+            show(done)
+            now += 0.25
+    assert capsys.readouterr().err.splitlines() == [
+        "books: 400 of 1,202 pages, 1 s",
+        "books: 800 of 1,202 pages, 2 s",
+        "books: 1,200 of 1,202 pages, 3 s",
+    ]
 
 
 # The relay
@@ -602,7 +632,14 @@ def test_compare_gets_every_page_with_our_handler_also_when_the_shop_closes_conn
     assert set(row["plain"]["site"]["connections"]) == {"h2"}
     assert row["closing"]["site"]["connections"]["h2"] > row["plain"]["site"]["connections"]["h2"]
     assert row["closing"]["site"]["most_requests"] == 100
+    # The progress while it runs, and the table as the last word.
+    shown = re.findall(
+        r"^scrapy-poolplus(?:, closing after 100)?: (\d+) of (\d+) pages, \d+ s$", crawl.stderr, re.MULTILINE
+    )
+    assert shown
+    assert all(int(done) <= int(total) == row["pages"] for done, total in shown)
     assert "pages lost" in crawl.stdout
+    assert crawl.stdout.rstrip().endswith("No request is retried.")
 
 
 def test_a_crawl_without_a_result_is_a_row_that_says_so() -> None:

@@ -18,7 +18,7 @@ from bookshop.places import OUT, PROJECT
 from bookshop.progress import Show, progress
 from bookshop.result import CrawlResult
 from bookshop.site.catalogue import Catalogue
-from bookshop.site.log import SiteSummary, summarise
+from bookshop.site.log import SiteSummary, is_page, summarise
 from bookshop.site.serve import SiteMode
 
 ROUND_TRIP = 0.05
@@ -138,12 +138,12 @@ def _end_crawl(crawl: subprocess.Popen[bytes]) -> None:
 
 
 def _wait(crawl: subprocess.Popen[bytes], log: Path, stop: threading.Event, show: Show) -> None:
-    """Until the crawl is over or overdue, with the shop's own count as the progress."""
+    """Until the crawl is over or overdue, with the shop's own count of pages as the progress."""
     overdue = time.monotonic() + CRAWL_SECONDS
     answered = 0
     with log.open(encoding="utf-8") as lines:
         while crawl.poll() is None and time.monotonic() < overdue:
-            answered += sum('"request"' in line for line in lines)
+            answered += sum(is_page(line) for line in lines)
             show(answered)
             if stop.wait(0.2):
                 raise StoppedError

@@ -95,6 +95,11 @@ class SiteSummary:
         return max(0.0, 1 - self.opened / self.requests) if self.requests else 0.0
 
 
+def is_page(line: str) -> bool:
+    """Whether a line of the log tells of a page, and not of a redirect to one: for who follows a log that is being written."""
+    return '"event": "request"' in line and '"status": 3' not in line
+
+
 def summarise(lines: Iterable[str]) -> SiteSummary:
     """Sum up a log. A half-written last line, left by a shop that was killed, is passed over."""
     protocols: dict[int, str] = {}
