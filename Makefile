@@ -1,6 +1,7 @@
 # make test      the test suite            make example   the example crawl, ends with a table of handlers
 # make lint      style, imports, paths     make types     mypy
 # make docs      the documentation         make bench     the benchmarks
+# make soak      an hour of faults         make servers   crawls of all real servers
 #
 # Each makes .venv, when it is not there, and installs in it what it needs and nothing more. tox runs the same lines in
 # environments of its own: it sets BIN and empties the READY variables.
@@ -8,6 +9,7 @@
 VENV = .venv
 BIN = $(VENV)/bin
 PYTEST_ARGS = -n 2
+SOAK_ARGS =
 TEST_READY = $(VENV)/.ready-test
 EXAMPLE_READY = $(VENV)/.ready-example
 CHECK_READY = $(VENV)/.ready-check
@@ -20,7 +22,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Absolute paths of somebody's machine; the pattern does not match itself.
 MACHINE_PATHS = (^|[^[:alnum:]_.-])/(home|root|work|Users)/
 
-.PHONY: test example lint format types docs bench
+.PHONY: test example lint format types docs bench soak servers
 .DEFAULT_GOAL = test
 
 test: $(TEST_READY)
@@ -51,6 +53,13 @@ docs: $(DOCS_READY)
 
 bench: $(TEST_READY)
 	$(BIN)/python -m bench.scheduler
+
+soak: $(TEST_READY)
+	$(BIN)/python -m tests.reliability.soak $(SOAK_ARGS)
+
+# -rs names each server that is not installed, and so not tried.
+servers: $(TEST_READY)
+	$(BIN)/python -m pytest $(PYTEST_ARGS) -m 'servers or not servers' -rs tests/reliability/test_real_servers.py
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo 'make needs Python >= 3.10 with its venv module (Debian: apt-get install python3-venv)' >&2; exit 1; }

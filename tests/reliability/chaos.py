@@ -413,7 +413,8 @@ class Http2:
     async def rough_fault(self, stream: int, path: str) -> None:
         host = self.host
         of_a_stream = ["reset", "reset in the body", "no status", "upper case", "wrong length"]
-        of_the_connection = ["goaway error", "close", "abort", "garbage", "silence", "pings", "settings", "empty data"]
+        of_the_connection = ["goaway error", "close", "abort", "garbage", "silence", "pings", "settings"]
+        of_the_connection += ["empty data", "continuation", "interim heads"]
         fault = host.dice.choice(of_a_stream + (of_the_connection if self.proven else []))
         if fault in of_a_stream:
             host.spoil(f"stream: {fault}", path)
@@ -455,6 +456,15 @@ class Http2:
                 self.head(stream, [(":status", "200")])
                 host.spoiled.add(path)
                 await self.flood(DataFrame(stream, b"").serialize(), 20_000)
+            case "continuation":
+                self.send(HeadersFrame(stream, self.encoder.encode([(":status", "200")])))
+                await self.flood(ContinuationFrame(stream, b"").serialize(), 20_000)
+            case "interim heads":
+                host.spoiled.add(path)
+                # The same each time: the table has both fields from the first on.
+                self.head(stream, [(":status", "103"), ("link", "</style.css>")])
+                head = self.encoder.encode([(":status", "103"), ("link", "</style.css>")])
+                await self.flood(HeadersFrame(stream, head, flags=["END_HEADERS"]).serialize(), 20_000)
 
     async def flood(self, frame: bytes, times: int) -> None:
         self.dead = True

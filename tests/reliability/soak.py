@@ -194,7 +194,7 @@ def settings(hosts: list[dict[str, Any]], reactor: str | None) -> dict[str, Any]
         policy: dict[str, Any] = {}
         if not host["gentle"]:
             policy = (
-                {"ping_interval": 2.0, "ping_timeout": 4.0} if host["speaks"] == "h2" else {"first_byte_timeout": 5.0}
+                {"ping_interval": 2.0, "ping_timeout": 8.0} if host["speaks"] == "h2" else {"first_byte_timeout": 10.0}
             )
         if number % 3 == 1:
             policy["max_requests_per_connection"] = 40
