@@ -57,7 +57,7 @@ def request_headers(request: WireRequest) -> Headers:
         if name in _FRAMED_BY_US or (name == b"te" and value.strip(_SPACE).lower() != b"trailers"):
             continue
         headers.append((name, value.strip(_SPACE)))
-    if request.body or request.method in _LENGTH_ALWAYS:
+    if request.body or request.announce_length or request.method in _LENGTH_ALWAYS:
         headers.append((b"content-length", b"%d" % len(request.body)))
     return headers
 

@@ -33,7 +33,7 @@ async def sent(peer: Any, download: Any, **arguments: Any) -> Any:
 
 async def test_header_values_are_sent_unchanged(transport: Transport, download: Any, serve: Any) -> None:
     values = {
-        "X-Plain": "value",
+        "X-Plain": "A value in MIXED case",
         "X-Spaces": "two  spaces, and: a colon",
         "Accept-Language": "de;q=0.7, en",
         "X-Empty": "",
@@ -45,14 +45,14 @@ async def test_header_values_are_sent_unchanged(transport: Transport, download: 
 
 @pytest.mark.parametrize(
     "headers",
-    [{"X-Custom": ["foo", "bar"]}, [("X-Custom", "foo"), ("X-Custom", "bar")]],
+    [{"X-Custom": ["foo", "Bar", "foo"]}, [("X-Custom", "foo"), ("X-Custom", "Bar"), ("X-Custom", "foo")]],
     ids=["list", "pairs"],
 )
 async def test_a_repeated_header_is_sent_with_all_values_in_order(
     transport: Transport, download: Any, serve: Any, headers: Any
 ) -> None:
     seen = await sent(serve(transport, works), download, headers=headers)
-    assert seen.values(b"X-Custom") == [b"foo", b"bar"]
+    assert seen.values(b"X-Custom") == [b"foo", b"Bar", b"foo"]
 
 
 async def test_a_header_without_a_value_is_not_sent(transport: Transport, download: Any, serve: Any) -> None:
@@ -229,7 +229,7 @@ async def test_a_wrong_content_length_is_corrected_with_a_warning(
         peer, download, method=method, body=body, headers={"Content-Length": given}, meta={"download_timeout": 2}
     )
     assert seen.body == body
-    assert seen.values(b"Content-Length") in ([true.encode()], [] if true == "0" else [true.encode()])
+    assert seen.values(b"Content-Length") == [true.encode()]
     assert [record.getMessage() for record in caplog.records if record.name == CONTENT_LENGTH_LOGGER] == [
         f"Ignoring bad Content-Length header '{given}' of request <{method} {peer.url('/')}>, sending '{true}' instead"
     ]
