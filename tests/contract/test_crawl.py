@@ -11,6 +11,8 @@ from scrapy import Request, signals
 from scrapy.exceptions import CloseSpider, DownloadTimeoutError
 from scrapy.http import Response
 
+from tests.versions import since_scrapy
+
 from .crawls import FetchSpider, crawl
 from .peers import echo, silent, works
 from .running import Transport, the_reactor
@@ -53,11 +55,14 @@ async def test_the_delay_of_a_slot_holds_for_that_slot(kind: str, transport: Tra
 @pytest.mark.parametrize(
     "settings",
     [
-        {"CONCURRENT_REQUESTS": 24, "CONCURRENT_REQUESTS_PER_DOMAIN": 24},
-        {"CONCURRENT_REQUESTS": 24, "DOWNLOAD_SLOTS": {"127.0.0.1": {"concurrency": 24}}},
-        {"CONCURRENT_REQUESTS": 0, "CONCURRENT_REQUESTS_PER_DOMAIN": 24},
+        pytest.param({"CONCURRENT_REQUESTS": 24, "CONCURRENT_REQUESTS_PER_DOMAIN": 24}, id="domain"),
+        pytest.param({"CONCURRENT_REQUESTS": 24, "DOWNLOAD_SLOTS": {"127.0.0.1": {"concurrency": 24}}}, id="slot"),
+        pytest.param(
+            {"CONCURRENT_REQUESTS": 0, "CONCURRENT_REQUESTS_PER_DOMAIN": 24},
+            id="no total",
+            marks=since_scrapy(2, 18, what="CONCURRENT_REQUESTS = 0"),
+        ),
     ],
-    ids=["domain", "slot", "no total"],
 )
 async def test_as_many_requests_are_in_flight_as_the_downloader_lets_go(
     kind: str, transport: Transport, serve: Any, settings: dict[str, Any]

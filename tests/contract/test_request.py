@@ -10,6 +10,8 @@ import pytest
 from scrapy import Request
 from scrapy.exceptions import UnsupportedURLSchemeError
 
+from tests.versions import verbatim_url
+
 from .crawls import crawl
 from .marks import beyond_stock, over_h2, over_http1
 from .peers import works
@@ -278,7 +280,11 @@ async def test_head_over_a_real_server(transport: Transport, download: Any, site
 
 
 @pytest.mark.parametrize(
-    ("verbatim", "target"), [(True, b"/uri/items?data[0]=a"), (False, b"/uri/items?data%5B0%5D=a")], ids=["on", "off"]
+    ("verbatim", "target"),
+    [
+        pytest.param(True, b"/uri/items?data[0]=a", id="on", marks=verbatim_url),
+        pytest.param(False, b"/uri/items?data%5B0%5D=a", id="off"),
+    ],
 )
 async def test_verbatim_url_decides_how_the_target_is_sent(
     transport: Transport, download: Any, serve: Any, verbatim: bool, target: bytes
@@ -296,7 +302,7 @@ async def test_verbatim_url_decides_how_the_target_is_sent(
         "/double//slash/",
         "/p?q=a+b%20c&q=&q",
         "//slash",
-        pytest.param("/?", marks=beyond_stock("drops an empty query")),
+        pytest.param("/?", marks=[verbatim_url, beyond_stock("drops an empty query")]),
         pytest.param("/a;b=c?d=e?f", marks=beyond_stock("drops what follows a semicolon", on=["h2"])),
     ],
 )
