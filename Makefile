@@ -1,6 +1,6 @@
 # make test      the test suite            make example   the example crawl, ends with a table of handlers
 # make lint      style, imports, paths     make types     mypy
-# make docs      the documentation         make bench     the benchmarks
+# make docs      the documentation         make bench     the benchmarks; make bench-smoke: whether they work
 # make soak      an hour of faults         make servers   crawls of all real servers
 #
 # Each makes .venv, when it is not there, and installs in it what it needs and nothing more. tox runs the same lines in
@@ -14,6 +14,8 @@ TEST_READY = $(VENV)/.ready-test
 EXAMPLE_READY = $(VENV)/.ready-example
 CHECK_READY = $(VENV)/.ready-check
 DOCS_READY = $(VENV)/.ready-docs
+BENCH_READY = $(VENV)/.ready-bench
+BENCH_ARGS = --json bench.json --plot bench.png
 
 # The first Python that is new enough and can make a virtual environment.
 PYTHON = $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python3.10; do \
@@ -22,7 +24,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Absolute paths of somebody's machine; the pattern does not match itself.
 MACHINE_PATHS = (^|[^[:alnum:]_.-])/(home|root|work|Users)/
 
-.PHONY: test example lint format types docs bench soak servers
+.PHONY: test example lint format types docs bench bench-smoke soak servers
 .DEFAULT_GOAL = test
 
 test: $(TEST_READY)
@@ -51,8 +53,12 @@ types: $(CHECK_READY)
 docs: $(DOCS_READY)
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
-bench: $(TEST_READY)
+bench: $(BENCH_READY)
 	$(BIN)/python -m bench.scheduler
+	$(BIN)/python -m bench $(BENCH_ARGS)
+
+bench-smoke: $(TEST_READY)
+	$(BIN)/python -m bench --smoke
 
 soak: $(TEST_READY)
 	$(BIN)/python -m tests.reliability.soak $(SOAK_ARGS)
@@ -79,4 +85,8 @@ $(CHECK_READY): $(BIN)/python setup.cfg pyproject.toml
 
 $(DOCS_READY): $(BIN)/python setup.cfg pyproject.toml
 	$(INSTALL) --editable '.[docs]'
+	@touch $@
+
+$(BENCH_READY): $(BIN)/python setup.cfg pyproject.toml
+	$(INSTALL) --editable '.[bench]'
 	@touch $@
