@@ -14,12 +14,26 @@ if TYPE_CHECKING:
     from scrapy_poolplus.addon import Addon
     from scrapy_poolplus.extension import PoolPlusExtension
     from scrapy_poolplus.handler import PoolPlusDownloadHandler
+    from scrapy_poolplus.tracing import ConnectionInfo, connection_info
 
     __version__: str
 
-__all__ = ["Addon", "PoolPlusDownloadHandler", "PoolPlusExtension", "__version__"]
+__all__ = [
+    "Addon",
+    "ConnectionInfo",
+    "PoolPlusDownloadHandler",
+    "PoolPlusExtension",
+    "__version__",
+    "connection_info",
+]
 
-_ROOMS = {"Addon": "addon", "PoolPlusDownloadHandler": "handler", "PoolPlusExtension": "extension"}
+_ROOMS = {
+    "Addon": "addon",
+    "ConnectionInfo": "tracing",
+    "PoolPlusDownloadHandler": "handler",
+    "PoolPlusExtension": "extension",
+    "connection_info": "tracing",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -98,6 +98,7 @@ class Ticket:
     """One request, waiting or in flight. `gone` is True once it was answered, failed or cancelled."""
 
     __slots__ = (
+        "asked_at",
         "attempt",
         "gone",
         "key",
@@ -136,6 +137,7 @@ class Ticket:
         self.slots = slots
         self.sink: Sink | None = sink
         self.seconds = seconds
+        self.asked_at: float | None = None
         self.attempt: Attempt | None = None
         self.replays = 0
         self.replayed_suspect = False
@@ -150,18 +152,43 @@ class Ticket:
 class Attempt:
     """A ticket on a connection: what the engine sees of it (net.wire.Exchange)."""
 
-    __slots__ = ("detached", "gone", "head_seen", "heard_at", "member", "misdirected", "sent_at", "ticket")
+    __slots__ = (
+        "asked_at",
+        "detached",
+        "dispatched_at",
+        "gone",
+        "head_at",
+        "heard_at",
+        "member",
+        "misdirected",
+        "number",
+        "sent_at",
+        "ticket",
+        "wire_received",
+        "wire_sent",
+    )
 
-    def __init__(self, ticket: Ticket, member: Member, now: float) -> None:
+    def __init__(self, ticket: Ticket, member: Member, now: float, waited: float) -> None:
         self.ticket = ticket
         self.member = member
+        self.number = member.requests
+        """It is the connection's nth request, counted from 1."""
+        self.dispatched_at = now
+        self.asked_at = now - waited
+        self.head_at: float | None = None
+        self.wire_sent = 0
+        self.wire_received = 0
         self.heard_at = now
         self.sent_at: float | None = None
-        self.head_seen = False
         self.misdirected = False
         self.detached = False
         """The scheduler has taken the ticket off this connection itself."""
         self.gone = False
+
+    @property
+    def head_seen(self) -> bool:
+        """The response head is in."""
+        return self.head_at is not None
 
     def phase(self) -> Phase:
         """How far it has come."""
@@ -177,8 +204,7 @@ class Attempt:
 
     def head(self, head: ResponseHead) -> None:
         """See net.wire.Exchange."""
-        self.heard_at = self.member.pool.now()
-        self.head_seen = True
+        self.heard_at = self.head_at = self.member.pool.now()
         read_timeout = self.ticket.policy.read_timeout
         if read_timeout is not None:
             self.member.pool.watch(self, read_timeout, "read_timeout")
@@ -200,6 +226,10 @@ class Attempt:
             self.member.pool.count_traffic(self.member)
         if self.ticket.sink is not None and not self.misdirected:
             self.ticket.sink.data(chunk)
+
+    def carried(self, sent: int, received: int) -> None:
+        """See net.wire.Exchange."""
+        self.wire_sent, self.wire_received = sent, received
 
     def done(self, outcome: Outcome) -> None:
         """See net.wire.Exchange."""

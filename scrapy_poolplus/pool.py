@@ -141,7 +141,7 @@ class ConnectionPool:
             ticket.gone = True
             sink.failed(PoolClosedError("the connection pool is closed", phase=Phase.WAIT))
             return ticket
-        now = self.clock.seconds()
+        now = ticket.asked_at = self.clock.seconds()
         self._tickets[ticket.number] = ticket
         self._deadlines.at(now + seconds, ticket, lambda _now: self._out_of_time(ticket))
         if self._observers:
@@ -299,7 +299,7 @@ class ConnectionPool:
             # The connection was lost while this action waited: its Fail comes behind.
             return
         member.requests += 1
-        attempt = ticket.attempt = Attempt(ticket, member, now)
+        attempt = ticket.attempt = Attempt(ticket, member, now, action.waited)
         if self._observers:
             protocol = member.connection.protocol
             event = RequestDispatched(

@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
 from scrapy_poolplus.net.wire import BodyEnd
+from scrapy_poolplus.tracing import Trace, remember
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -190,19 +191,27 @@ class ResponseSink:
     def _cancel(self) -> None:
         """Nobody waits for `result` any more."""
         self._stop()
+        self._note()
 
     def _stop(self) -> None:
         self._stopped = True
         if self.ticket is not None:
             self.ticket.cancel()
 
+    def _note(self) -> None:
+        """How the request went, for those who ask."""
+        if self.ticket is not None:
+            remember(self.request, Trace(self.ticket))
+
     def _callback(self, flags: list[str] | None) -> None:
         self._stopped = True
+        self._note()
         # A fault while the response is built (a user's response class, say) is the errback's.
         maybeDeferred(self._response, flags).chainDeferred(self.result)
 
     def _errback(self, error: Exception, cause: Exception | None = None) -> None:
         self._stopped = True
+        self._note()
         self._first, self._body = b"", None
         error.__cause__ = cause
         self.result.errback(error)

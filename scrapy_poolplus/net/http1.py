@@ -56,7 +56,9 @@ class Http1Engine:
         "_limit",
         "_owner",
         "_parser",
+        "_received",
         "_refusal",
+        "_sent",
         "_transport",
     )
 
@@ -71,6 +73,8 @@ class Http1Engine:
         self._refusal: Outcome | None = None
         self._asked_to_close = False
         self._heard = False
+        self._sent = 0
+        self._received = 0
         self._ended = False
         """Nothing may be started, and nothing that still comes is looked at."""
 
@@ -83,6 +87,7 @@ class Http1Engine:
         assert self._exchange is None, "HTTP/1.1 carries one request at a time"
         assert not self._ended, "nothing may be started on a connection that ends"
         self._exchange = exchange
+        self._sent = self._received = 0
         try:
             head, self._asked_to_close = _request_head(request)
         except LocalProtocolError as error:
@@ -92,6 +97,7 @@ class Http1Engine:
         self._heard = False
         self._parser = ResponseParser(request.method, request.authority, self._limit)
         body = request.body
+        self._sent = len(head) + len(body)
         if len(body) <= JOINED_BODY:
             self._transport.write(head + body)
         else:
@@ -106,6 +112,7 @@ class Http1Engine:
             self._unsolicited(data)
             return
         self._heard = True
+        self._received += len(data)
         headless = parser.head is None
         body = parser.feed(data)
         if headless and parser.head is not None:
@@ -172,6 +179,7 @@ class Http1Engine:
         exchange = self._exchange
         assert exchange is not None
         self._exchange = self._parser = self._refusal = None
+        exchange.carried(self._sent, self._received)
         exchange.done(outcome)
 
     def _unsolicited(self, data: bytes) -> None:

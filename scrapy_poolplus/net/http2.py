@@ -231,7 +231,7 @@ class Http2Engine:
             headers = request_headers(stream.request)
             if not self._streams and self._watch.idle_too_long(now):
                 self._ping(now)
-            self._book.open(self._next_id, headers, end=not body)
+            stream.wire_sent = self._book.open(self._next_id, headers, end=not body)
         except LocalProtocolError as error:
             return error
         except NoRoomError as error:
@@ -289,6 +289,7 @@ class Http2Engine:
         stream = self._stream_of(frame.stream)
         if stream is None:
             return
+        stream.wire_received += gate.HEAD_SIZE + frame.size
         if not stream.window.take(frame.size):
             raise PeerFaultError("DATA beyond the stream's window", ErrorCodes.FLOW_CONTROL_ERROR)
         if stream.head is None:
@@ -321,6 +322,7 @@ class Http2Engine:
         if stream is None:
             self._gate.allowance.spend(1 + len(frame.fragment) / 256, "late HEADERS")
             return
+        stream.wire_received += gate.HEAD_SIZE + len(frame.fragment)
         try:
             if headers is None:
                 raise MalformedError(f"header list over {self._config.max_header_list_size} bytes")
@@ -412,6 +414,7 @@ class Http2Engine:
         self._exchanges.pop(id(stream.exchange), None)
         if stream.uploading:
             self._uploads.forget(stream)
+        stream.exchange.carried(stream.wire_sent, stream.wire_received)
         stream.exchange.done(outcome)
 
     def _finish(self, stream: Stream, outcome: Outcome, *, reset: ErrorCodes | None = None) -> None:

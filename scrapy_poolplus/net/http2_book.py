@@ -86,12 +86,16 @@ class Book:
         self._out.clear()
         return data
 
-    def open(self, stream_id: int, headers: Headers, *, end: bool) -> None:
-        """Send a request's head. Raises NoRoomError, and nothing is sent."""
+    def open(self, stream_id: int, headers: Headers, *, end: bool) -> int:
+        """Send a request's head; its bytes on the wire. Raises NoRoomError, and nothing is sent."""
+        self._out.append(self._h2.data_to_send())
         try:
             self._h2.send_headers(stream_id, headers, end_stream=end)
         except TooManyStreamsError as error:
             raise NoRoomError(str(error)) from error
+        head = self._h2.data_to_send()
+        self._out.append(head)
+        return len(head)
 
     def room(self, stream_id: int) -> int:
         """Bytes of a body that one frame on this stream may carry now; 0 or less where a window is empty."""

@@ -39,7 +39,7 @@ def code_name(code: int) -> str:
 @dataclass(slots=True, eq=False)
 class Stream:
     """`id` is 0 until the head is on its way; `window` is what the peer may still send; `uploaded` and `received` are
-    bytes of the bodies."""
+    bytes of the bodies, `wire_sent` and `wire_received` of the stream's HEADERS and DATA frames."""
 
     request: WireRequest
     exchange: Exchange
@@ -49,6 +49,8 @@ class Stream:
     head: ResponseHead | None = None
     received: int = 0
     interim: int = 0
+    wire_sent: int = 0
+    wire_received: int = 0
 
     @property
     def phase(self) -> Phase:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from scrapy_poolplus.net.frame_gate import HEAD_SIZE
 from scrapy_poolplus.net.http2_book import Book
 from scrapy_poolplus.net.http2_stream import Stream
 
@@ -43,6 +44,7 @@ class Uploads:
             frames += 1
             chunk = stream.request.body[stream.uploaded : stream.uploaded + size]
             stream.uploaded += len(chunk)
+            stream.wire_sent += HEAD_SIZE + len(chunk)
             self._book.data(stream.id, chunk, end=not stream.uploading)
             if stream.uploading:
                 self._streams.append(stream)

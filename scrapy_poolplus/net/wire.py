@@ -1,7 +1,7 @@
 """What goes down to an engine and what comes up from it.
 
 Down: a WireRequest for an Exchange. Up, for each exchange in this order: ``sent``, ``head``, ``data`` any number of
-times, and exactly once ``done``, also when the connection is lost or the exchange was cancelled. About the
+times, and exactly once ``carried`` and ``done``, also when the connection is lost or the exchange was cancelled. About the
 connection itself its owner hears ``capacity``, ``draining`` and ``failed``. Nothing else passes this floor, so the
 pool never asks which protocol a connection speaks.
 
@@ -92,6 +92,10 @@ class Exchange(Protocol):
 
     def data(self, chunk: bytes) -> None:
         """Some of the body, never empty. May call ``engine.cancel`` for this exchange."""
+
+    def carried(self, sent: int, received: int) -> None:
+        """Bytes above TLS that went to the peer and came from it for this exchange alone, framing included. Called once,
+        right before ``done``."""
 
     def done(self, outcome: Outcome) -> None:
         """It is over. Called exactly once; never from within ``engine.start``."""

@@ -604,3 +604,15 @@ def test_a_head_is_bounded_by_the_configuration() -> None:
     talk.hear(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100)
     assert isinstance(outcome(exchange).error, RemoteProtocolError)
     assert "max_header_list_size" in str(outcome(exchange).error)
+
+
+def test_the_bytes_of_an_exchange_are_its_own() -> None:
+    talk = Talk()
+    first = talk.start(get(b"POST", body=b"x" * (JOINED_BODY + 1)))
+    sent = len(talk.transport.take())
+    talk.hear(OK[:10])
+    talk.hear(OK[10:])
+    assert first.wire == (sent, len(OK))
+    second = talk.start()
+    talk.hear(OK)
+    assert second.wire == (len(talk.transport.take()), len(OK))

@@ -388,3 +388,18 @@ def test_stream_ids_running_out_drain_the_connection_with_the_last_one() -> None
     assert late.outcome.progress is Progress.NOT_SENT
     peer.answer(2**31 - 1, b"whole")
     assert last.outcome == COMPLETE
+
+
+def test_the_bytes_of_an_exchange_are_those_of_its_own_frames(talk: Conversation, peer: H2Peer) -> None:
+    first, second = talk.ask(b"/a", method=b"POST", body=b"x" * 40_000), talk.ask(b"/b")
+    talk.transport.take()
+    talk.turn()
+    written = len(talk.transport.take())
+    peer.answer(3, b"b" * 100)
+    peer.answer(1, b"a" * 40_000)
+    assert first.wire is not None
+    assert second.wire is not None
+    assert first.wire[0] + second.wire[0] == written
+    assert 40_000 + 3 * 9 < first.wire[0] < 40_000 + 3 * 9 + 100, "head, and three frames of at most 16 KiB"
+    assert 40_000 + 9 < first.wire[1] < 40_000 + 200
+    assert 100 + 2 * 9 < second.wire[1] < 100 + 100

@@ -78,6 +78,7 @@ class RecordingExchange:
         self.response: ResponseHead | None = None
         self.chunks: list[bytes] = []
         self.outcome: Outcome | None = None
+        self.wire: tuple[int, int] | None = None
         self._on_head, self._on_data, self._on_done = on_head, on_data, on_done
 
     @property
@@ -108,6 +109,10 @@ class RecordingExchange:
         self.journal.append((self.name, "data", chunk))
         if self._on_data:
             self._on_data()
+
+    def carried(self, sent: int, received: int) -> None:
+        assert self.outcome is None, f"{self.name}: carried after done"
+        self.wire = (sent, received)
 
     def done(self, outcome: Outcome) -> None:
         assert self.outcome is None, f"{self.name}: done twice: {self.outcome}, {outcome}"

@@ -43,7 +43,8 @@ class Door(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """A request as the server saw it. `connection`: nginx's own number; `nth`: this request's place on it, from 1."""
+    """A request as the server saw it. `connection`: nginx's own number; `nth`: this request's place on it, from 1;
+    `sent` and `received`: bytes of the response and of the request, heads included."""
 
     connection: int
     nth: int
@@ -57,12 +58,14 @@ class Logged:
     sni: str
     cookies: str
     host: str
+    sent: int
+    received: int
 
 
 LOG_FORMAT = """\
 {"connection": $connection, "nth": $connection_requests, "method": "$request_method", "target": "$request_uri", \
 "protocol": "$server_protocol", "status": $status, "length": $body_bytes_sent, "request_id": "$request_id", \
-"tls_session": "$ssl_session_reused", "sni": "$ssl_server_name", "cookies": "$http_cookie", "host": "$http_host"}"""
+"sent": $bytes_sent, "received": $request_length, "tls_session": "$ssl_session_reused", "sni": "$ssl_server_name", "cookies": "$http_cookie", "host": "$http_host"}"""
 
 CONFIGURATION = """\
 {user}
