@@ -15,6 +15,8 @@ from scrapy_poolplus.core.events import (
     DialStarted,
     PoolEvent,
     Replayed,
+    SessionCrossed,
+    SessionKept,
     SessionOpened,
     SessionRetired,
 )
@@ -66,6 +68,10 @@ class LogObserver:
                 )
             case SessionOpened():
                 logger.debug("Session %s: open, for %s", event.session, event.key)
+            case SessionKept():
+                logger.debug("Session %s: kept whole, %s: %s", event.session, event.cause, event.begun_by)
+            case SessionCrossed():
+                logger.debug("Session %s: a request goes on in another one: %s", event.session, event.cause)
             case SessionRetired():
                 logger.debug("Session %s: retired, %s; %d requests", event.session, event.reason.value, event.requests)
             case _:

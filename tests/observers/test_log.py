@@ -16,6 +16,8 @@ from scrapy_poolplus.core.events import (
     RequestDispatched,
     RequestDone,
     RequestQueued,
+    SessionCrossed,
+    SessionKept,
     SessionOpened,
     SessionRetired,
 )
@@ -35,9 +37,14 @@ LINES: list[tuple[PoolEvent, str]] = [
         "Connection 7: closed, goaway; 5 requests, 100 bytes sent, 200 received in 3.000 s",
     ),
     (Replayed(3, 7, "not sent", 1.0), "Connection 7: request 3 goes to another one: not sent"),
-    (SessionOpened("s1", KEY, 1.0), f"Session s1: open, for {PLACE}"),
+    (SessionOpened("s1", KEY, 50, 1.0), f"Session s1: open, for {PLACE}"),
     (
-        SessionRetired("s1", KEY, CloseReason.REQUESTS_SPENT, 50, 1.0),
+        SessionKept("s1", "flow", "POST https://a.example/login", 1.0),
+        "Session s1: kept whole, flow: POST https://a.example/login",
+    ),
+    (SessionCrossed("s1", "retry", 1.0), "Session s1: a request goes on in another one: retry"),
+    (
+        SessionRetired("s1", CloseReason.REQUESTS_SPENT, 50, 1.0),
         "Session s1: retired, requests_spent; 50 requests",
     ),
 ]

@@ -133,7 +133,7 @@ def test_replays_are_counted_by_their_proof(
 def test_other_events_leave_no_stat(stats: MemoryStatsCollector, see: StatsObserver) -> None:
     see(RequestQueued(1, KEY, 1.0))
     see(RequestDone(1, None, None, 1.0))
-    see(SessionOpened("s", KEY, 1.0))
+    see(SessionOpened("s", KEY, 50, 1.0))
     assert found(stats) == {}
 
 
