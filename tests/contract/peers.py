@@ -468,6 +468,25 @@ class Peer(Factory):
             await connection.lost.wait()
 
 
+def slow_to_start(transport: Transport, seconds: float, held: list[float]) -> type[Any]:
+    """A protocol that holds every TLS handshake for `seconds`; how long it really was goes into `held`."""
+    base: Any = Http2Connection if transport.is_h2 else Http1Connection
+
+    class SlowToStart(base):  # type: ignore[misc]
+        def connectionMade(self) -> None:
+            begun = the_reactor().seconds()
+            self.transport.pauseProducing()
+
+            def go_on() -> None:
+                held.append(the_reactor().seconds() - begun)
+                self.transport.resumeProducing()
+
+            the_reactor().callLater(seconds, go_on)
+            super().connectionMade()
+
+    return SlowToStart
+
+
 @implementer(IOpenSSLServerConnectionCreator)
 class _Given:
     """Every connection by one given context."""

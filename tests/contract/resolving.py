@@ -54,6 +54,19 @@ class NoHostIsFound(EveryHostIsHere):
         return resolution
 
 
+@implementer(IHostnameResolver)
+class NoAnswerComes(EveryHostIsHere):
+    """Begins to resolve a name, and never ends."""
+
+    def resolveHostName(
+        self, resolutionReceiver: Any, hostName: str, portNumber: int = 0, *_: Any, **__: Any
+    ) -> _Resolution:
+        self.asked.append(hostName)
+        resolution = _Resolution(hostName)
+        resolutionReceiver.resolutionBegan(resolution)
+        return resolution
+
+
 def resolved_to_loopback() -> AbstractContextManager[list[str]]:
     """Every host is here for a while; gives the list of names asked for."""
     return _installed(EveryHostIsHere())
@@ -62,6 +75,11 @@ def resolved_to_loopback() -> AbstractContextManager[list[str]]:
 def no_host_is_found() -> AbstractContextManager[list[str]]:
     """No host has an address for a while; gives the list of names asked for."""
     return _installed(NoHostIsFound())
+
+
+def no_name_is_resolved_in_time() -> AbstractContextManager[list[str]]:
+    """The resolver does not answer for a while; gives the list of names asked for."""
+    return _installed(NoAnswerComes())
 
 
 @contextmanager

@@ -50,7 +50,6 @@ class PagesSpider(Spider):
         self.base = base
         self.files = files
         self.items: list[Any] = []
-        self.delays: list[float] = []
 
     async def start(self) -> AsyncIterator[Request]:
         yield Request(self.base + "/index", errback=self.failed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from typing import Any
@@ -10,11 +11,13 @@ import pytest
 from scrapy import Request, signals
 from scrapy.exceptions import CloseSpider, DownloadTimeoutError
 from scrapy.http import Response
+from scrapy.utils.request import fingerprint
 
 from tests.versions import since_scrapy
 
 from .crawls import FetchSpider, crawl
-from .peers import echo, silent, works
+from .marks import beyond_stock, over_tls
+from .peers import echo, silent, slow_to_start, works
 from .running import Transport, the_reactor
 
 # 13.1
@@ -244,21 +247,61 @@ async def test_the_response_knows_its_request(kind: str, transport: Transport, s
 
 
 async def test_meta_copied_to_a_new_request_does_no_harm(kind: str, transport: Transport, serve: Any) -> None:
-    # Scrapy's documented habit. What is copied must not change where or how the next request goes.
+    # Scrapy's documented habit. What is copied must not change where or how the next request goes, nor what it is to the
+    # dupefilter, the HTTP cache (fingerprints) and the disk queue (pickle).
     class CopyingSpider(FetchSpider):
         name = "copying"
 
         def parse(self, response: Response) -> Any:
             super().parse(response)
-            if not response.url.endswith("/second"):
-                meta = {key: value for key, value in response.meta.items() if key in {"mine", "download_latency"}}
-                meta |= {key: value for key, value in response.meta.items() if "poolplus" in key}
-                yield Request(response.urljoin("/second"), meta=meta, callback=self.parse, errback=self.failed)
+            if response.url in following:
+                yield Request(following[response.url], meta=response.meta, callback=self.parse, errback=self.failed)
 
-    peer = serve(transport, echo)
-    ended = await crawl(kind, transport, [Request(peer.url("/first"), meta={"mine": 1})], spider=CopyingSpider)
-    assert [response.url for response in ended.responses] == [peer.url("/first"), peer.url("/second")]
-    assert [key for response in ended.responses for key in response.meta if "poolplus" in key] == []
+    def answer(exchange: Any) -> None:
+        if exchange.request.target == b"/moved":
+            exchange.respond(302, [(b"Location", b"/there")])
+        else:
+            echo(exchange)
+
+    peer, other = serve(transport, answer), serve(transport, answer)
+    urls = [peer.url("/first"), peer.url("/second"), other.url("/moved"), other.url("/there"), peer.url("/last")]
+    following = {urls[0]: urls[1], urls[1]: urls[2], urls[3]: urls[4]}
+    ended = await crawl(kind, transport, [Request(urls[0], meta={"mine": 1})], spider=CopyingSpider)
+    assert [response.url for response in ended.responses] == [urls[0], urls[1], urls[3], urls[4]]
+    sent = [*peer.requests[:2], *other.requests, *peer.requests[2:]]
+    assert [request.target for request in sent] == [b"/first", b"/second", b"/moved", b"/there", b"/last"]
+    assert [request.names - {b"referer"} for request in sent[1:]] == [sent[0].names] * 4
+    for response in ended.responses:
+        assert [key for key in response.meta if "poolplus" in key] == []
+        assert response.meta["mine"] == 1
+        assert pickle.loads(pickle.dumps(response.meta)) == response.meta
+        assert fingerprint(response.request) == fingerprint(Request(response.url))
+
+
+@over_tls
+@beyond_stock("its latency counts connecting too")
+async def test_autothrottle_does_not_see_what_connecting_takes(kind: str, transport: Transport, serve: Any) -> None:
+    held: list[float] = []
+    delays: list[float] = []
+    peer = serve(transport, works, protocol=slow_to_start(transport, 0.5, held))
+
+    def left(request: Request, spider: Any) -> None:
+        # AutoThrottle has set it when the response came.
+        delays.append(spider.crawler.engine.downloader.slots[request.meta["download_slot"]].delay)
+
+    await crawl(
+        kind,
+        transport,
+        [peer.url("/")],
+        settings={
+            "AUTOTHROTTLE_ENABLED": True,
+            "AUTOTHROTTLE_START_DELAY": 0.001,
+            "AUTOTHROTTLE_TARGET_CONCURRENCY": 1.0,
+        },
+        receivers=[(signals.request_left_downloader, left)],
+    )
+    assert len(held) == len(delays) == 1
+    assert 0 < delays[0] < held[0]
 
 
 # 13.4

@@ -18,7 +18,7 @@ from scrapy.utils.defer import deferred_from_coro
 from .crawls import crawl
 from .marks import beyond_stock, over_cleartext, over_h2, over_http1, over_tls, poolplus_only
 from .peers import SilentConnection, silent, works
-from .resolving import no_host_is_found
+from .resolving import no_host_is_found, no_name_is_resolved_in_time
 from .running import HTTP, HTTPS1, Transport, gather, outcomes, the_reactor
 
 SHORT = 0.3
@@ -35,7 +35,7 @@ def closed_port() -> int:
         return int(taken.getsockname()[1])
 
 
-# refused, not resolved
+# 6: the table. Refused, not resolved
 
 
 @beyond_stock(H2_HANGS, on=["h2"])
@@ -74,7 +74,7 @@ async def test_a_host_that_the_system_does_not_resolve(transport: Transport, dow
         await download(f"{transport.scheme}://dns.resolution.invalid./", meta={"download_timeout": 9})
 
 
-# time-outs
+# 6.1
 
 
 async def test_no_answer_in_time(transport: Transport, download: Any, serve: Any) -> None:
@@ -169,7 +169,23 @@ async def test_the_setting_reaches_the_handler_through_a_crawl(kind: str, transp
     assert str(SHORT) in str(ended.errors[0])
 
 
+@poolplus_only("the stock handlers fall back to 10 seconds of their own")
+async def test_without_the_meta_the_setting_holds(transport: Transport, downloads: Any, serve: Any) -> None:
+    peer = serve(transport, silent)
+    with pytest.raises(DownloadTimeoutError, match=f"took longer than {SHORT} seconds"):
+        await downloads(transport, DOWNLOAD_TIMEOUT=SHORT)(peer.url("/"))
+
+
 # the phase in which the time ran out, and time-outs of phases: beyond Scrapy
+
+
+@beyond_stock("does not name the phase, nor the host that is not found in time")
+async def test_a_timeout_names_the_phase_of_the_silent_resolver(transport: Transport, download: Any) -> None:
+    with no_name_is_resolved_in_time() as asked, pytest.raises(DownloadTimeoutError) as caught:
+        await download(f"{transport.scheme}://slow.example/", meta={"download_timeout": SHORT})
+    assert asked == ["slow.example"]
+    assert "name resolution" in str(caught.value)
+    assert f"Getting {transport.scheme}://slow.example/ took longer than {SHORT} seconds" in str(caught.value)
 
 
 @beyond_stock("does not name the phase")
@@ -264,7 +280,7 @@ async def test_a_body_that_goes_on_does_not_meet_the_read_timeout(
     assert (await download(serve(transport, answer).url("/"))).body == b"x" * 8
 
 
-# failures
+# 6: the table. Failures
 
 
 async def test_a_connection_closed_instead_of_an_answer(transport: Transport, download: Any, serve: Any) -> None:
@@ -327,6 +343,9 @@ async def test_a_cancelled_download_ends_its_transfer(transport: Transport, down
     (outcome,) = await outcomes(deferred)
     assert isinstance(outcome, BaseException)
     await exchange.ended_by_client.wait()
+
+
+# 6.4
 
 
 async def test_no_library_exception_gets_out(transport: Transport, download: Any, serve: Any) -> None:

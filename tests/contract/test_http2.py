@@ -9,12 +9,18 @@ from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 from hyperframe.frame import PushPromiseFrame
 from scrapy import exceptions
-from scrapy.exceptions import DownloadFailedError, DownloadTimeoutError
+from scrapy.exceptions import (
+    CannotResolveHostError,
+    DownloadConnectionRefusedError,
+    DownloadFailedError,
+    DownloadTimeoutError,
+)
 
 from .marks import beyond_stock, poolplus_only
 from .peers import Http2Connection, SilentConnection, works
-from .resolving import resolved_to_loopback
+from .resolving import no_host_is_found, resolved_to_loopback
 from .running import H2, HTTP, HTTPS1, Transport, gather, outcomes, until
+from .test_errors import closed_port
 
 ONE_CONNECTION = {"POOLPLUS_POLICY": {"max_connections": 1}}
 
@@ -319,6 +325,19 @@ async def test_text_instead_of_frames_once_the_request_has_come(download: Any, s
 
     with pytest.raises(DownloadFailedError):
         await download(serve(H2, answer).url("/"))
+
+
+# 9.7
+
+
+@beyond_stock("they are only found by the time-out")
+async def test_a_refused_connection_and_an_unknown_host_fail_every_request_at_once(download: Any) -> None:
+    meta = {"download_timeout": 5}
+    with no_host_is_found():
+        refused = [download(f"https://127.0.0.1:{closed_port()}/", meta=meta) for _ in range(3)]
+        unknown = [download("https://no.such.host/", meta=meta) for _ in range(3)]
+        ended = await outcomes(*refused, *unknown)
+    assert [type(one) for one in ended] == [DownloadConnectionRefusedError] * 3 + [CannotResolveHostError] * 3
 
 
 # 9.8

@@ -15,8 +15,8 @@ from scrapy.http import HtmlResponse, Response, TextResponse
 from twisted.internet.ssl import Certificate
 
 from .certificates import self_signed
-from .marks import beyond_stock, over_http1, over_tls
-from .peers import works
+from .marks import beyond_stock, over_http1, over_tls, poolplus_only
+from .peers import slow_to_start, works
 from .running import Transport, gather, pairs, the_reactor
 
 # 3.1
@@ -66,7 +66,7 @@ async def test_a_fragment_may_stay_in_the_url_but_nothing_else_changes(
 
 
 async def test_response_headers_come_unchanged(transport: Transport, download: Any, site: Any) -> None:
-    sent = {"X-Plain": "value", "X-Colon": "a: b", "X-Spaces": "two  spaces", "X-Twice": ["1", "2"]}
+    sent = {"X-Plain": "VaLue", "X-Colon": "a: b", "X-Spaces": "two  spaces", "X-Twice": ["b", "A", "b"]}
     response = await download(site.url(transport, "/headers"), method="POST", body=json.dumps(sent))
     for name, value in sent.items():
         values = value if isinstance(value, list) else [value]
@@ -300,30 +300,33 @@ async def test_what_the_server_takes_counts_as_latency(transport: Transport, dow
 @beyond_stock("counts connecting too")
 @over_tls
 async def test_connecting_does_not_count_as_latency(transport: Transport, download: Any, serve: Any) -> None:
-    # The peer holds every TLS handshake for a while: AutoThrottle must see the server, not the handshake.
-    from .peers import Http1Connection, Http2Connection
-
-    base = Http2Connection if transport.is_h2 else Http1Connection
+    # AutoThrottle must see the server, not the handshake; that is reported apart.
     held: list[float] = []
-    hold = 0.4
-
-    class SlowToStart(base):  # type: ignore[misc,valid-type]
-        def connectionMade(self) -> None:
-            begun = the_reactor().seconds()
-            self.transport.pauseProducing()
-
-            def go_on() -> None:
-                held.append(the_reactor().seconds() - begun)
-                self.transport.resumeProducing()
-
-            the_reactor().callLater(hold, go_on)
-            super().connectionMade()
-
-    peer = serve(transport, works, protocol=SlowToStart)
+    peer = serve(transport, works, protocol=slow_to_start(transport, 0.4, held))
     request = Request(peer.url("/"))
     await download(request)
-    assert held
+    assert len(held) == 1
     assert 0 < request.meta["download_latency"] < held[0]
+    assert download.crawler.stats.get_value("poolplus/dial/seconds_total") > held[0] * 0.95
+
+
+@poolplus_only("limits the pool")
+async def test_waiting_in_the_pool_does_not_count_as_latency(transport: Transport, downloads: Any, serve: Any) -> None:
+    hold = 0.4
+
+    def answer(exchange: Any) -> None:
+        if exchange.request.target == b"/first":
+            the_reactor().callLater(hold, works, exchange)
+        else:
+            works(exchange)
+
+    peer = serve(transport, answer)
+    download = downloads(transport, POOLPLUS_POLICY={"max_connections": 1, "max_streams": 1})
+    first, second = Request(peer.url("/first")), Request(peer.url("/second"))
+    await gather(download(first), download(second))
+    assert [request.target for request in peer.requests] == [b"/first", b"/second"]
+    assert 0 < second.meta["download_latency"] < hold * 0.95 < first.meta["download_latency"]
+    assert download.crawler.stats.get_value("poolplus/wait/seconds_total") > hold * 0.95
 
 
 @beyond_stock("measures to the end of the body", on=["h2"])

@@ -321,6 +321,7 @@ async def test_over_h2_a_stop_ends_only_its_stream(transport: Transport, downloa
     whole, cut = await gather(download(peer.url("/kept")), stopped())
     assert len(whole.body) == 262_144
     assert cut.flags == ["download_stopped"]
+    assert [stream for stream, _ in peer.resets] == [peer.exchanges[1].stream]
     assert len(peer.connections) == 1
     assert peer.errors == []
 

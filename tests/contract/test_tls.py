@@ -358,6 +358,19 @@ async def test_verbose_logging_tells_protocol_cipher_and_certificate(
     assert f'SSL connection certificate: issuer "{name}", subject "{name}"' in messages
 
 
+async def test_verbose_logging_tells_of_each_response_of_a_kept_connection(
+    transport: Transport, downloads: Any, serve: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    peer = serve(transport, works, certificate=mine())
+    download = downloads(transport, DOWNLOADER_CLIENT_TLS_VERBOSE_LOGGING=True)
+    for number in (1, 2, 3):
+        await download(peer.url("/", host="localhost"))
+        assert caplog.text.count("SSL connection to localhost using protocol TLSv1.3, cipher ") == number
+        assert caplog.text.count("SSL connection certificate: issuer ") == number
+    assert len(peer.connections) == 1
+
+
 async def test_without_verbose_logging_nothing_of_it_is_logged(
     transport: Transport, download: Any, serve: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -393,8 +406,9 @@ async def test_session_keys_that_can_not_be_written_are_warned_of_once(
 ) -> None:
     keys = tmp_path / "no such folder" / "keys.log"
     monkeypatch.setenv("SSLKEYLOGFILE", str(keys))
-    response = await downloads(transport)(serve(transport, works).url("/"))
-    assert response.body == b"Works"
+    download = downloads(transport)
+    for peer in (serve(transport, works), serve(transport, works)):
+        assert (await download(peer.url("/"))).body == b"Works"
     warned = [record for record in caplog.records if "TLS session keys" in record.getMessage()]
     assert [record.levelno for record in warned] == [logging.WARNING]
     assert warned[0].getMessage().startswith(f"Cannot write TLS session keys to {keys}: ")
