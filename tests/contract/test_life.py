@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -263,29 +264,45 @@ async def script(directory: Path, text: str, options: list[str] = STRICT) -> Any
     return (await Child([*options, str(file)], directory).ended()).clean()
 
 
-def command_line(kind: str, transport: Transport) -> list[str]:
+Reactor = Mapping[str, Any]
+"""Settings of the reactor that the tests run on, the fixture `reactor_settings`: child processes get the same one."""
+
+
+def python_options(reactor: Reactor) -> list[str]:
+    """Strict ones, but not where an event loop is installed: that leaves asyncio's own unclosed."""
+    return [] if reactor.get("ASYNCIO_EVENT_LOOP") else STRICT
+
+
+def command_line(kind: str, transport: Transport, reactor: Reactor) -> list[str]:
     """``-s`` options of the scrapy command."""
-    handlers = json.dumps(download_handlers(kind, transport))
-    return ["-s", f"DOWNLOAD_HANDLERS={handlers}", "-s", "LOG_LEVEL=WARNING", "-s", "TELNETCONSOLE_ENABLED=0"]
+    settings = {
+        "DOWNLOAD_HANDLERS": json.dumps(download_handlers(kind, transport)),
+        "LOG_LEVEL": "WARNING",
+        "TELNETCONSOLE_ENABLED": "0",
+        "TWISTED_REACTOR": reactor["TWISTED_REACTOR"] or "",
+    }
+    if reactor.get("ASYNCIO_EVENT_LOOP"):
+        settings["ASYNCIO_EVENT_LOOP"] = reactor["ASYNCIO_EVENT_LOOP"]
+    return [part for name, value in settings.items() for part in ("-s", f"{name}={value}")]
 
 
-async def test_scrapy_fetch(kind: str, transport: Transport, site: Any, tmp_path: Path) -> None:
+async def test_scrapy_fetch(
+    kind: str, transport: Transport, site: Any, tmp_path: Path, reactor_settings: Reactor
+) -> None:
     options = ["--headers"] if transport.is_h2 else []
-    ended = await Child(
-        ["-m", "scrapy", "fetch", *options, *command_line(kind, transport), site.url(transport, "/text")], tmp_path
-    ).ended()
+    command = ["-m", "scrapy", "fetch", *options, *command_line(kind, transport, reactor_settings)]
+    ended = await Child([*python_options(reactor_settings), *command, site.url(transport, "/text")], tmp_path).ended()
     assert ("< Content-Type: text/html" if options else "Works") in ended.clean().out
 
 
-async def test_scrapy_shell(kind: str, site: Any, tmp_path: Path) -> None:
+async def test_scrapy_shell(kind: str, site: Any, tmp_path: Path, reactor_settings: Reactor) -> None:
     # The shell downloads from another thread, in a reactor that was started late.
     code = ", ".join(
         f"fetch({site.url(one, '/gzip')!r}), print('GOT', response.status, response.protocol, len(response.body))"
         for one in every_transport(kind)
     )
-    ended = await Child(
-        ["-m", "scrapy", "shell", *command_line(kind, H2), site.url(HTTP, "/text"), "-c", code], tmp_path
-    ).ended()
+    command = ["-m", "scrapy", "shell", *command_line(kind, H2, reactor_settings)]
+    ended = await Child([*command, site.url(HTTP, "/text"), "-c", code], tmp_path).ended()
     got = [line for line in ended.clean().out.splitlines() if line.startswith("GOT")]
     assert got == [f"GOT 200 {one.protocol} 1000" for one in every_transport(kind)]
 
@@ -302,10 +319,9 @@ async def test_scrapy_shell(kind: str, site: Any, tmp_path: Path) -> None:
 async def test_a_crawler_process_with_each_reactor(
     kind: str, site: Any, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
-    options = STRICT
     if "ASYNCIO_EVENT_LOOP" in settings:
         pytest.importorskip("uvloop")
-        options = []  # Installing another event loop leaves asyncio's own unclosed.
+    options = python_options(settings)
     paths = {"/text": 5, "/large?size=300000": 300_000, "/chunked": 15}
     urls = [site.url(one, path) for one in every_transport(kind) for path in [*paths, "/drop?abort=1"]]
     ended = await script(tmp_path, fetch_script(settings_of(kind, H2, **settings), urls), options)
@@ -321,8 +337,7 @@ async def test_a_crawler_process_with_each_reactor(
 RUNNERS = {
     "CrawlerRunner": """
 from scrapy.crawler import CrawlerRunner
-from scrapy.utils.reactor import install_reactor
-install_reactor({asyncio!r})
+{install}
 from twisted.internet import reactor
 runner = CrawlerRunner({settings!r})
 done = runner.crawl(FetchSpider)
@@ -333,8 +348,7 @@ reactor.run()
 from twisted.internet.task import react
 from scrapy.crawler import AsyncCrawlerRunner
 from scrapy.utils.defer import deferred_f_from_coro_f
-from scrapy.utils.reactor import install_reactor
-install_reactor({asyncio!r})
+{install}
 
 async def main(_):
     await AsyncCrawlerRunner({settings!r}).crawl(FetchSpider)
@@ -351,16 +365,15 @@ process.crawl(FetchSpider)
 process.start()
 """,
     "several at once": """
-from scrapy.crawler import AsyncCrawlerProcess
-process = AsyncCrawlerProcess({settings!r})
+from scrapy.crawler import CrawlerProcess
+process = CrawlerProcess({settings!r})
 for _ in range(3):
     process.crawl(FetchSpider)
 process.start()
 """,
     "one after the other": """
 from scrapy.crawler import CrawlerRunner
-from scrapy.utils.reactor import install_reactor
-install_reactor({asyncio!r})
+{install}
 from twisted.internet import defer, reactor
 
 @defer.inlineCallbacks
@@ -374,14 +387,23 @@ crawls()
 reactor.run()
 """,
 }
+INSTALL = (
+    "from scrapy.utils.reactor import install_reactor; install_reactor({TWISTED_REACTOR!r}, {ASYNCIO_EVENT_LOOP!r})"
+)
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
-async def test_each_way_to_run_a_crawl(kind: str, site: Any, tmp_path: Path, runner: str) -> None:
-    settings = settings_of(kind, H2, TWISTED_REACTOR=ASYNCIO)
+async def test_each_way_to_run_a_crawl(
+    kind: str, site: Any, tmp_path: Path, runner: str, reactor_settings: Reactor
+) -> None:
+    reactor: Reactor = {"TWISTED_REACTOR": ASYNCIO, "ASYNCIO_EVENT_LOOP": None, **reactor_settings}
+    if reactor["TWISTED_REACTOR"] is None and runner.startswith("Async"):
+        pytest.skip("Scrapy's asyncio API needs the asyncio reactor")
+    install = INSTALL.format(**reactor) if reactor["TWISTED_REACTOR"] else ""
+    settings = settings_of(kind, H2, **reactor)
     urls = [site.url(one, "/text") for one in every_transport(kind) for _ in range(2)]
-    text = f"FetchSpider.urls = {urls!r}\n" + RUNNERS[runner].format(settings=settings, asyncio=ASYNCIO)
-    ended = await script(tmp_path, SPIDER + text)
+    text = f"FetchSpider.urls = {urls!r}\n" + RUNNERS[runner].format(settings=settings, install=install)
+    ended = await script(tmp_path, SPIDER + text, python_options(reactor))
     crawls = 3 if " " in runner else 1
     expected = [f"GOT 200 {one.protocol} 5" for one in every_transport(kind)] * 2 * crawls
     assert sorted(ended.out.splitlines()) == sorted(expected)

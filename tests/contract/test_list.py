@@ -1,15 +1,18 @@
-"""The meta keys and settings of the contract, in one list (section 12): each is read, and a test of this folder says
-how. What is special to none of the other sections is here."""
+"""The contract as a list: every numbered line has tests, over every transport that it is about, under a heading with
+its number; every meta key and setting of section 12 is in a test. What is special to no other section is here."""
 
 from __future__ import annotations
 
+import inspect
+import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from .peers import works
-from .running import Transport, gather
+from .running import H2, HTTP, HTTPS1, TRANSPORTS, Transport, gather
 
 META_READ = [
     "download_timeout",
@@ -44,11 +47,74 @@ SETTINGS = [
 SPIDER_ATTRIBUTES = ["download_maxsize", "download_warnsize"]
 
 
-@pytest.mark.parametrize("name", META_READ + META_WRITTEN + SETTINGS)
+@pytest.mark.parametrize("name", META_READ + META_WRITTEN + SETTINGS + SPIDER_ATTRIBUTES)
 def test_each_name_of_the_list_is_in_a_test(name: str) -> None:
     here = Path(__file__)
     others = [path for path in here.parent.glob("test_*.py") if path != here]
-    assert [path.name for path in others if f'"{name}"' in path.read_text() or f"{name}=" in path.read_text()]
+    used = re.compile(rf'"{name}"|\b{name}\s*=')
+    assert [path.name for path in others if used.search(path.read_text())]
+
+
+EVERYWHERE = frozenset({HTTP, HTTPS1, H2})
+OVER_HTTP1 = frozenset({HTTP, HTTPS1})
+OVER_TLS = frozenset({HTTPS1, H2})
+OVER_H2 = frozenset({H2})
+BY_ALPN: frozenset[Transport] = frozenset()
+"""The server of each test says what is spoken."""
+LINES = {
+    1: dict.fromkeys(range(1, 11), EVERYWHERE),
+    2: dict.fromkeys(range(1, 12), EVERYWHERE),
+    3: dict.fromkeys(range(1, 10), EVERYWHERE) | dict.fromkeys((10, 11), OVER_HTTP1),
+    4: dict.fromkeys((1, 2, 3, 5), EVERYWHERE) | {4: OVER_H2},
+    5: dict.fromkeys((1, 2, 3), EVERYWHERE) | {4: OVER_H2},
+    6: dict.fromkeys(range(1, 5), EVERYWHERE),
+    7: dict.fromkeys(range(1, 5), EVERYWHERE),
+    8: dict.fromkeys(range(1, 9), OVER_TLS) | {9: BY_ALPN},
+    9: dict.fromkeys(range(1, 12), OVER_H2),
+    10: dict.fromkeys(range(1, 11), EVERYWHERE) | {5: OVER_TLS},
+    11: dict.fromkeys(range(1, 4), EVERYWHERE),
+    13: dict.fromkeys(range(1, 5), EVERYWHERE),
+}
+"""Section and line of the contract, and the transports that it is about. Section 12 is the list above."""
+HEADING = re.compile(r"# (\d+\.\d+(?:, \d+\.\d+)*)(?:$|: |, and )")
+"""The comment over the tests of a line: "# 8.1, 8.2", "# 10.1: what it says"."""
+
+
+def tests_of_lines() -> dict[str, set[Transport]]:
+    """For each line of the contract the transports that its tests, those under its heading, run over."""
+    found: dict[str, set[Transport]] = {}
+    for path in Path(__file__).parent.glob("test_*.py"):
+        module = import_module(f"{__package__}.{path.stem}")
+        lines: list[str] = []
+        for text in path.read_text().splitlines():
+            if heading := HEADING.match(text):
+                lines = heading[1].split(", ")
+            elif test := re.match(r"(?:async )?def (test_\w+)", text):
+                for line in lines:
+                    found.setdefault(line, set()).update(transports_of(getattr(module, test[1]), module))
+    return found
+
+
+def transports_of(test: Any, module: Any) -> set[Transport]:
+    """What a test runs over: by its own mark, by the fixture of its module, or by the fixture of all."""
+    for mark in getattr(test, "pytestmark", []):
+        if mark.name == "parametrize" and mark.args[0] == "transport":
+            return set(mark.args[1])
+    if module.__name__.endswith("test_http2"):
+        return {H2}
+    if "transport" not in inspect.signature(test).parameters:
+        return set()
+    return set(OVER_TLS) if module.__name__.endswith("test_tls") else set(TRANSPORTS)
+
+
+def test_each_line_of_the_contract_has_tests_for_each_transport_it_is_about() -> None:
+    found = tests_of_lines()
+    wanted = {f"{section}.{line}": set(over) for section, lines in LINES.items() for line, over in lines.items()}
+    assert found.keys() == wanted.keys()
+    missing = {
+        line: [one.name for one in TRANSPORTS if one in over - found.get(line, set())] for line, over in wanted.items()
+    }
+    assert {line: names for line, names in missing.items() if names} == {}
 
 
 async def test_connections_are_kept_for_as_many_requests_as_a_domain_may_have(
