@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from scrapy_poolplus.addon import Addon
     from scrapy_poolplus.extension import PoolPlusExtension
     from scrapy_poolplus.handler import PoolPlusDownloadHandler
+    from scrapy_poolplus.rotation import ConnectionRotationMiddleware, SessionFollowMiddleware, same_session
     from scrapy_poolplus.tracing import ConnectionInfo, connection_info
 
     __version__: str
@@ -21,18 +22,24 @@ if TYPE_CHECKING:
 __all__ = [
     "Addon",
     "ConnectionInfo",
+    "ConnectionRotationMiddleware",
     "PoolPlusDownloadHandler",
     "PoolPlusExtension",
+    "SessionFollowMiddleware",
     "__version__",
     "connection_info",
+    "same_session",
 ]
 
 _ROOMS = {
     "Addon": "addon",
+    "connection_info": "tracing",
     "ConnectionInfo": "tracing",
+    "ConnectionRotationMiddleware": "rotation",
     "PoolPlusDownloadHandler": "handler",
     "PoolPlusExtension": "extension",
-    "connection_info": "tracing",
+    "same_session": "rotation",
+    "SessionFollowMiddleware": "rotation",
 }
 
 

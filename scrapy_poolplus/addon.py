@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from scrapy.settings import BaseSettings
 
 from scrapy_poolplus.extension import PoolPlusExtension
+from scrapy_poolplus.rotation import ConnectionRotationMiddleware, SessionFollowMiddleware
 from scrapy_poolplus.settings import is_enabled
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ class Addon:
     """Scrapy's add-on interface."""
 
     def update_settings(self, settings: Settings) -> None:
-        """Fill in the download handlers of http and https, and add the extension."""
+        """Fill in the download handlers of http and https, and add the extension and the middlewares of rotation, which
+        is off until the project turns it on."""
         if not is_enabled(settings):
             return
         handlers = _handlers(settings)
@@ -44,6 +46,9 @@ class Addon:
                     HANDLER,
                 )
         settings.setdefault_in_component_priority_dict("EXTENSIONS", PoolPlusExtension, 0)
+        settings.setdefault_in_component_priority_dict("DOWNLOADER_MIDDLEWARES", ConnectionRotationMiddleware, 690)
+        settings.setdefault_in_component_priority_dict("SPIDER_MIDDLEWARES", SessionFollowMiddleware, 50)
+        settings.set("POOLPLUS_ROTATION", "off", "addon")
 
 
 def _handlers(settings: Settings) -> BaseSettings:

@@ -13,6 +13,7 @@ from scrapy_poolplus.core.events import CloseReason, ConnectionClosed, Connectio
 from scrapy_poolplus.core.origin import HttpProtocol, PoolKey, Route
 from scrapy_poolplus.core.policy import Policy
 from scrapy_poolplus.core.replay import Progress
+from scrapy_poolplus.core.sessions import Claim
 from scrapy_poolplus.net.wire import BodyEnd, EngineConfig, Outcome, ResponseHead, WireRequest
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ class Sink(Protocol):
 
     def dispatched(self, connection: Connection, *, reused: bool, waited: float) -> None:
         """The request goes to `connection`; it waited so many seconds."""
+
+    def dress(self, wire: WireRequest, session: str, *, kept: bool) -> WireRequest:
+        """The request with what travels with its session; called right after ``dispatched``, where there is one."""
 
     def sent(self, now: float) -> None:
         """The request head was written."""
@@ -72,6 +76,9 @@ class Coordinator(Protocol):
     def give_up(self, ticket: Ticket, error: PoolPlusError | None = None) -> None:
         """Take a request out of the pool."""
 
+    def answered(self, attempt: Attempt) -> None:
+        """The response head of a request with a session is in."""
+
     def replayable(self, attempt: Attempt, progress: Progress) -> bool:
         """Whether the request may be sent again."""
 
@@ -100,6 +107,7 @@ class Ticket:
     __slots__ = (
         "asked_at",
         "attempt",
+        "claim",
         "gone",
         "key",
         "key_policy",
@@ -124,6 +132,7 @@ class Ticket:
         policy: Policy,
         own: Policy,
         slots: int | None,
+        claim: Claim,
         sink: Sink,
         seconds: float,
     ) -> None:
@@ -135,6 +144,7 @@ class Ticket:
         self.policy = own
         """Its own time-outs and replays; the rest is the key's."""
         self.slots = slots
+        self.claim = claim
         self.sink: Sink | None = sink
         self.seconds = seconds
         self.asked_at: float | None = None
@@ -163,12 +173,14 @@ class Attempt:
         "misdirected",
         "number",
         "sent_at",
+        "session",
         "ticket",
         "wire_received",
         "wire_sent",
     )
 
-    def __init__(self, ticket: Ticket, member: Member, now: float, waited: float) -> None:
+    def __init__(self, ticket: Ticket, member: Member, now: float, waited: float, session: str | None = None) -> None:
+        self.session = session
         self.ticket = ticket
         self.member = member
         self.number = member.requests
@@ -216,6 +228,9 @@ class Attempt:
             self.misdirected = True
         elif self.ticket.sink is not None:
             self.ticket.sink.head(head, self.heard_at)
+        if self.session is not None and not self.gone:
+            # After the sink, which has its cookies now.
+            self.member.pool.answered(self)
 
     def data(self, chunk: bytes) -> None:
         """See net.wire.Exchange."""

@@ -25,8 +25,8 @@ class PoolPlusExtension:
     """Makes the crawler's pool, or refuses to. `pool` is the one that the download handlers use."""
 
     def __init__(self, crawler: Crawler) -> None:
-        # The handler's room is for those who download: it is not loaded with this module.
-        from scrapy_poolplus.handler import shared_pool  # noqa: PLC0415
+        # Only now: the reactor is installed when a crawler makes its extensions, not when this module is loaded.
+        from scrapy_poolplus.shared import shared_pool  # noqa: PLC0415
 
         self.pool = shared_pool(crawler)
 

@@ -6,12 +6,10 @@ Scrapy's objects stop here. The http and the https instance, which Scrapy makes 
 from __future__ import annotations
 
 import logging
-import random
 from base64 import b64encode
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakSet
 
 from scrapy import signals
 from scrapy.exceptions import (
@@ -25,8 +23,6 @@ from scrapy.exceptions import (
     ResponseDataLossError,
     UnsupportedURLSchemeError,
 )
-from scrapy.resolver import dnscache
-from scrapy.settings import default_settings
 from scrapy.utils.defer import maybe_deferred_to_future
 from scrapy.utils.deprecate import warn_on_deprecated_spider_attribute
 
@@ -42,13 +38,11 @@ from scrapy_poolplus.core.errors import (
     ResolveError,
 )
 from scrapy_poolplus.core.origin import HttpProtocol, Origin, PoolKey, Proxy, Route, canonical_host
-from scrapy_poolplus.net.dialer import Dialer
-from scrapy_poolplus.net.tls import PolicyForHTTPS, TLSProfile, tls_version
+from scrapy_poolplus.core.sessions import ANY
+from scrapy_poolplus.labels import CLAIM, read_claim
 from scrapy_poolplus.net.wire import WireRequest
-from scrapy_poolplus.observers.log import LogObserver
-from scrapy_poolplus.observers.stats import StatsObserver
-from scrapy_poolplus.pool import ConnectionPool
 from scrapy_poolplus.response import ResponseSink
+from scrapy_poolplus.shared import close_pool, shared_config, shared_dresser, shared_pool
 
 if TYPE_CHECKING:
     from scrapy import Request
@@ -58,7 +52,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from scrapy_poolplus.core.policy import Policy
-    from scrapy_poolplus.settings import PoolConfig
 
 logger = logging.getLogger(__name__)
 bad_length_logger = logging.getLogger("scrapy.core._http2.stream")
@@ -93,20 +86,6 @@ def to_scrapy(error: PoolPlusError, request: Request, url: str) -> Exception:
     return cls(str(error))
 
 
-@dataclass
-class _Shared:
-    """What the handlers and the extension of one crawler share."""
-
-    config: PoolConfig
-    tls: TLSProfile
-    pool: ConnectionPool | None = None
-
-    async def close(self) -> None:
-        """Close the pool. On ``spider_closed``, so that its figures are in before Scrapy prints its statistics."""
-        if self.pool is not None:
-            await maybe_deferred_to_future(self.pool.close())
-
-
 class _Place(NamedTuple):
     """What of a request decides where it goes; as it stands in the URL."""
 
@@ -117,73 +96,8 @@ class _Place(NamedTuple):
     proxy: Proxy | None
 
 
-_shared: WeakKeyDictionary[Crawler, _Shared] = WeakKeyDictionary()
 _refused: WeakSet[Crawler] = WeakSet()
 """Crawlers whose wrong settings were told already, by the handler of the other scheme."""
-
-
-def shared_pool(crawler: Crawler) -> ConnectionPool:
-    """The pool of a crawler: made by whoever comes first, replaced by a new one when it was closed.
-
-    Raises core.errors.ConfigError with every problem of the settings, and ValueError for TLS settings that cannot work.
-    """
-    from twisted.internet import reactor
-
-    shared = _shared.get(crawler)
-    if shared is None:
-        config = poolplus_settings.read(crawler.settings)
-        for warning in config.warnings:
-            logger.warning(warning)
-        shared = _shared[crawler] = _Shared(config, _tls_profile(crawler))
-        crawler.signals.connect(shared.close, signals.spider_closed)
-    if shared.pool is None or shared.pool.closed:
-        config = shared.config
-        shared.pool = ConnectionPool(
-            clock=reactor,
-            dialer=Dialer(reactor, {"default": shared.tls}, forget_name=_forget_name),
-            uniform=random.Random(config.seed).random,  # noqa: S311 - jitter, no secret
-            max_connections=config.max_connections,
-            dial_timeout=crawler.settings.getfloat("DOWNLOAD_TIMEOUT") or 180.0,
-            max_frame_size=config.max_frame_size,
-            observers=[StatsObserver(crawler.stats), LogObserver()],
-        )
-    return shared.pool
-
-
-def _forget_name(name: str) -> None:
-    """Drop `name` from the cache of Scrapy's resolvers, which never expires (scrapy#905). Tried with 2.15 to 2.19."""
-    dnscache.pop(name, None)
-
-
-def _tls_profile(crawler: Crawler) -> TLSProfile:
-    """Scrapy's TLS settings as a profile. A user's own DOWNLOADER_CLIENTCONTEXTFACTORY, or the deprecated
-    DOWNLOADER_CLIENT_TLS_METHOD, is asked for each connection and decides all."""
-    settings = crawler.settings
-    low = tls_version(settings["DOWNLOAD_TLS_MIN_VERSION"], "DOWNLOAD_TLS_MIN_VERSION")
-    high = tls_version(settings["DOWNLOAD_TLS_MAX_VERSION"], "DOWNLOAD_TLS_MAX_VERSION")
-    return TLSProfile(
-        verify=settings.getbool("DOWNLOAD_VERIFY_CERTIFICATES"),
-        ciphers=settings["DOWNLOADER_CLIENT_TLS_CIPHERS"] or None,
-        min_version=low,
-        max_version=high,
-        policy=_context_factory(crawler),
-    )
-
-
-def _context_factory(crawler: Crawler) -> PolicyForHTTPS | None:
-    """What the two deprecated settings say, or None where neither is used.
-
-    The one place that uses a private function of Scrapy; tried with 2.15 to 2.19.
-    """
-    settings = crawler.settings
-    factory = settings["DOWNLOADER_CLIENTCONTEXTFACTORY"]
-    default = getattr(default_settings, "DOWNLOADER_CLIENTCONTEXTFACTORY", None)
-    if factory in (None, default) and settings["DOWNLOADER_CLIENT_TLS_METHOD"] in (None, "TLS"):
-        return None
-    from scrapy.core.downloader.contextfactory import _load_context_factory_from_settings  # noqa: PLC0415
-
-    policy: PolicyForHTTPS = _load_context_factory_from_settings(crawler)
-    return policy
 
 
 class PoolPlusDownloadHandler:
@@ -213,7 +127,7 @@ class PoolPlusDownloadHandler:
         self._overrides: dict[tuple[str, str], Policy] = {}
         try:
             shared_pool(crawler)
-            self._bind = _shared[crawler].config.bind
+            self._bind = shared_config(crawler).bind
         except ConfigError as error:
             self._refuse(error)
 
@@ -226,19 +140,19 @@ class PoolPlusDownloadHandler:
         """Scrapy's download handler interface."""
         if self._bad_settings is not None:
             raise IgnoreRequest("the settings of scrapy-poolplus are wrong")
-        sink = self._sink(request)
         wire, key, policy, own = self._wire(request)
+        sink = self._sink(request, policy)
         seconds = request.meta.get("download_timeout") or self._timeout
         pool = shared_pool(self._crawler)
         slots = self._slots_of(key.origin, request)
-        sink.ticket = pool.request(wire, key, policy, sink, seconds=seconds, own=own, slots=slots)
+        label = request.meta.get(CLAIM)
+        claim = ANY if label is None else read_claim(label)
+        sink.ticket = pool.request(wire, key, policy, sink, seconds=seconds, own=own, slots=slots, claim=claim)
         return await maybe_deferred_to_future(sink.result)
 
     async def close(self) -> None:
         """Closes the crawler's pool; the other instance may do so as well."""
-        shared = _shared.get(self._crawler)
-        if shared is not None:
-            await shared.close()
+        await close_pool(self._crawler)
 
     # ---- down
 
@@ -334,7 +248,7 @@ class PoolPlusDownloadHandler:
             origin = Origin.of(place.scheme, place.host or "", place.port)
         except ValueError as error:
             raise UnsupportedURLSchemeError(str(error)) from error
-        policy = _shared[self._crawler].config.table.for_host(origin.host)
+        policy = shared_config(self._crawler).table.for_host(origin.host)
         protocols = policy.protocols if origin.secure else PLAINTEXT
         known = PoolKey(Route(origin, place.proxy, place.bind), None, protocols), policy
         if len(self._keys) > MOST_REMEMBERED:
@@ -356,7 +270,7 @@ class PoolPlusDownloadHandler:
 
     # ---- up
 
-    def _sink(self, request: Request) -> ResponseSink:
+    def _sink(self, request: Request, policy: Policy) -> ResponseSink:
         meta = request.meta
         spider = self._crawler.spider
         for attribute in ("download_maxsize", "download_warnsize"):
@@ -372,6 +286,8 @@ class PoolPlusDownloadHandler:
             verbose_tls=self._verbose_tls,
             on_dataloss=lambda: self._warn_dataloss(request),
             translate=to_scrapy,
+            dresser=shared_dresser(self._crawler),
+            policy=policy,
         )
 
     def _warn_dataloss(self, request: Request) -> None:

@@ -14,8 +14,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from scrapy_poolplus.alarm import Alarm
-from scrapy_poolplus.core.actions import Action, Close, Dial, Dispatch, Drain, Fail
-from scrapy_poolplus.core.budget import draw
+from scrapy_poolplus.core.actions import Action, Close, Dial, Dispatch, Drain, EndSession, Fail, Kept, Tell
+from scrapy_poolplus.core.budget import UNLIMITED, draw, draw_session
 from scrapy_poolplus.core.deadlines import Deadlines
 from scrapy_poolplus.core.errors import (
     BodyLengthError,
@@ -35,11 +35,13 @@ from scrapy_poolplus.core.events import (
     RequestDispatched,
     RequestDone,
     RequestQueued,
+    SessionKept,
 )
 from scrapy_poolplus.core.origin import HttpProtocol, PoolKey, Route
 from scrapy_poolplus.core.policy import Policy
 from scrapy_poolplus.core.replay import Progress, may_replay
 from scrapy_poolplus.core.scheduler import ROUTES_REMEMBERED, Scheduler
+from scrapy_poolplus.core.sessions import ANY, Claim
 from scrapy_poolplus.exchange import Attempt, Dialer, Member, Sink, Ticket
 from scrapy_poolplus.goodbye import Goodbyes
 from scrapy_poolplus.net.wire import EngineConfig, Outcome, WireRequest
@@ -61,7 +63,8 @@ class ConnectionPool:
     """All connections of one crawler.
 
     `clock` is the reactor, `dialer` makes connections, `uniform` draws from [0, 1) for the jitter of budgets. A closed
-    pool fails every request at once; make a new one.
+    pool fails every request at once; make a new one. `run` begins the ids of sessions, and is another one in each run;
+    `session_ended` is told the id of a session of which nothing is left.
     """
 
     def __init__(
@@ -74,9 +77,12 @@ class ConnectionPool:
         dial_timeout: float = 180.0,
         max_frame_size: int = 16_384,
         observers: Iterable[Observer] = (),
+        run: str = "s",
+        session_ended: Callable[[str], None] = lambda _session: None,
     ) -> None:
         self.clock = clock
-        self.scheduler = Scheduler(max_connections)
+        self.scheduler = Scheduler(max_connections, run=run)
+        self._session_ended = session_ended
         self._dialer = dialer
         self._uniform = uniform
         self._dial_timeout = dial_timeout
@@ -117,11 +123,12 @@ class ConnectionPool:
         seconds: float,
         own: Policy | None = None,
         slots: int | None = None,
+        claim: Claim = ANY,
     ) -> Ticket:
         """Ask for a response. `seconds` from now are the deadline for all of it: waiting, dialling, sending, reading.
 
         `policy` is the key's; `own` is one for this request alone, whose time-outs and replays hold for it. `slots`: how
-        many requests the downloader means to have at this origin at once.
+        many requests the downloader means to have at this origin at once. `claim`: which session it asks for.
         """
         self._numbers += 1
         if key.route in self._http1_only:
@@ -134,6 +141,7 @@ class ConnectionPool:
             policy=policy,
             own=own or policy,
             slots=slots,
+            claim=claim,
             sink=sink,
             seconds=seconds,
         )
@@ -165,18 +173,27 @@ class ConnectionPool:
             sink.failed(error)
 
     def retire(self, *, host: str | None = None, session: str | None = None) -> int:
-        """Retire the open connections of a host, of a pinned session, or all; they finish what they have. Returns how
-        many."""
-        chosen = [
-            member
-            for member in self._members.values()
-            if member.connection is not None
-            and (host is None or member.key.origin.host == host)
-            and (session is None or member.key.label == session)
-        ]
-        for member in chosen:
-            self.run(self.scheduler.retire(member.number, CloseReason.RETIRED, self.clock.seconds()))
-        return len(chosen)
+        """Retire the open connections of a host, or all, with the sessions that they carry, or those of one session, by
+        its label or id. They finish what they have. Returns how many connections took their leave."""
+        before = self._open()
+        self.run(self.scheduler.retire_all(self.clock.seconds(), host=host, session=session))
+        return len(before - self._open())
+
+    def _open(self) -> set[int]:
+        return {number for number, record in self.scheduler.connections.items() if record.open}
+
+    def hold(self, session: str) -> None:
+        """Keep a session, with its cookies, although its budget is spent: something may still go on in it. Each call
+        wants one of ``release``. Sessions that are not known (of another run, or ended) are passed over."""
+        self.scheduler.hold(session)
+
+    def release(self, session: str) -> None:
+        """Take back one ``hold``."""
+        self.run(self.scheduler.release(session, self.clock.seconds()))
+
+    def remember_cookies(self, session: str, domains: Iterable[str]) -> None:
+        """The domains of all cookies that the session has now."""
+        self.scheduler.remember_cookies(session, domains)
 
     def close(self) -> Deferred[None]:
         """Answer every request with PoolClosedError, close every connection; fires when the sockets are gone, at the
@@ -204,6 +221,15 @@ class ConnectionPool:
     def draining(self, member: Member, reason: CloseReason) -> None:
         """The connection takes nothing new."""
         self.run(self.scheduler.retire(member.number, reason, self.clock.seconds()))
+
+    def answered(self, attempt: Attempt) -> None:
+        """See exchange.Coordinator."""
+        self.run(self.scheduler.answered(attempt.ticket.number, self.clock.seconds()))
+
+    def has_cookie(self, session: str, host: str) -> bool:
+        """Whether the session has a cookie for the host."""
+        found = self.scheduler.state.book.find(session)
+        return found is not None and found.has_cookie(host)
 
     def replayable(self, attempt: Attempt, progress: Progress) -> bool:
         """Whether the request may be sent again (core.replay)."""
@@ -287,6 +313,16 @@ class ConnectionPool:
                 member = self._members.get(action.connection)
                 if member is not None and self._observers:
                     self._emit(ConnectionDraining(member.number, member.key, action.reason, self.clock.seconds()))
+            case Tell():
+                if self._observers:
+                    self._emit(action.event)
+            case Kept():
+                ticket = self._tickets.get(action.ticket)
+                if ticket is not None and self._observers:
+                    begun_by = ticket.wire.describe()
+                    self._emit(SessionKept(action.session, action.cause, begun_by, self.clock.seconds()))
+            case EndSession():
+                self._session_ended(action.session)
 
     def _dispatch(self, action: Dispatch) -> None:
         ticket, member = self._tickets.get(action.ticket), self._members.get(action.connection)
@@ -299,18 +335,28 @@ class ConnectionPool:
             # The connection was lost while this action waited: its Fail comes behind.
             return
         member.requests += 1
-        attempt = ticket.attempt = Attempt(ticket, member, now, action.waited)
+        attempt = ticket.attempt = Attempt(ticket, member, now, action.waited, action.session)
         if self._observers:
             protocol = member.connection.protocol
             event = RequestDispatched(
-                ticket.number, member.number, member.key, protocol, action.reused, action.waited, now
+                ticket.number,
+                member.number,
+                member.key,
+                protocol,
+                action.reused,
+                action.waited,
+                now,
+                action.session,
             )
             self._emit(event)
         if ticket.sink is not None:
             ticket.sink.dispatched(member.connection, reused=action.reused, waited=action.waited)
+        wire = ticket.wire
+        if action.session is not None and ticket.sink is not None:
+            wire = ticket.sink.dress(wire, action.session, kept=action.kept)
         if ticket.policy.first_byte_timeout is not None:
             self.watch(attempt, ticket.policy.first_byte_timeout, "first_byte_timeout")
-        member.connection.start(ticket.wire, attempt)
+        member.connection.start(wire, attempt)
         self._watch_engine(member)
 
     def _dial(self, action: Dial) -> None:
@@ -352,7 +398,8 @@ class ConnectionPool:
         connection.attach(member)
         if not member.gone:
             budget = draw(member.policy, self._uniform)
-            self.run(self.scheduler.connected(member.number, connection.protocol, budget, now))
+            session = draw_session(member.policy, self._uniform) if member.policy.rotates else UNLIMITED
+            self.run(self.scheduler.connected(member.number, connection.protocol, budget, now, session=session))
 
     def _dial_failed(self, failure: Failure, member: Member) -> None:
         if member.gone:
@@ -411,7 +458,11 @@ class ConnectionPool:
             self._submit(ticket, now)
 
     def _submit(self, ticket: Ticket, now: float) -> None:
-        self.run(self.scheduler.submit(ticket.number, ticket.key, ticket.key_policy, now, slots=ticket.slots))
+        self.run(
+            self.scheduler.submit(
+                ticket.number, ticket.key, ticket.key_policy, now, slots=ticket.slots, claim=ticket.claim
+            )
+        )
 
     def _leave(self, ticket: Ticket, error: PoolPlusError | None, now: float) -> None:
         """The request is over: let go of what it holds, its body may be large."""

@@ -29,10 +29,12 @@ if TYPE_CHECKING:
     from scrapy.http import Response
 
     from scrapy_poolplus.core.errors import BodyLengthError, PoolPlusError
+    from scrapy_poolplus.core.policy import Policy
+    from scrapy_poolplus.dressing import Dresser
     from scrapy_poolplus.exchange import Ticket
     from scrapy_poolplus.net.connection import Connection
     from scrapy_poolplus.net.proxy import TunnelAnswer
-    from scrapy_poolplus.net.wire import ResponseHead
+    from scrapy_poolplus.net.wire import ResponseHead, WireRequest
 
 logger = logging.getLogger(__name__)
 
@@ -53,11 +55,14 @@ class ResponseSink:
         "_body",
         "_connection",
         "_crawler",
+        "_dresser",
         "_first",
         "_head",
         "_headers",
+        "_policy",
         "_received",
         "_sent_at",
+        "_session",
         "_stopped",
         "_translate",
         "_verbose_tls",
@@ -84,6 +89,8 @@ class ResponseSink:
         verbose_tls: bool,
         on_dataloss: Callable[[], None],
         translate: Callable[[PoolPlusError, Request, str], Exception],
+        dresser: Dresser | None = None,
+        policy: Policy | None = None,
     ) -> None:
         self.request = request
         self.url = url
@@ -98,6 +105,9 @@ class ResponseSink:
         self._verbose_tls = verbose_tls
         self._connection: Connection | None = None
         self._sent_at: float | None = None
+        self._dresser = dresser
+        self._policy = policy
+        self._session: str | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -121,6 +131,13 @@ class ResponseSink:
         if self._verbose_tls and connection.tls_version is not None:
             self._log_tls(connection)
 
+    def dress(self, wire: WireRequest, session: str, *, kept: bool) -> WireRequest:
+        """See pool.Sink."""
+        if self._dresser is None or self._policy is None:
+            return wire
+        self._session = session
+        return self._dresser.dress(self.request, wire, session, self._policy, kept=kept)
+
     def _show_tunnel(self, tunnel: TunnelAnswer | None) -> None:
         if tunnel is not None and tunnel.headers:
             shown: dict[str, list[str]] = {}
@@ -138,6 +155,8 @@ class ResponseSink:
         self.request.meta["download_latency"] = max(LATENCY_FLOOR, now - sent_at)
         self._head = head
         self._headers = Headers(head.headers)
+        if self._session is not None and self._dresser is not None:
+            self._dresser.heard(self.request, self._session, head.status, self._headers)
         # The signal first, as Scrapy's own handler: its receivers see heads of bodies that are too large as well.
         self._send(signals.headers_received, headers=self._headers, body_length=head.length)
         if self._stopped or head.length is None:

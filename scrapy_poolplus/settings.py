@@ -342,11 +342,16 @@ def _rotation_listed(settings: BaseSettings) -> bool:
 
 
 def _handler_listed(settings: BaseSettings) -> bool:
-    handlers = settings.getwithbase("DOWNLOAD_HANDLERS")
-    if any(is_ours(handlers[scheme], HANDLER) for scheme in ("http", "https")):
-        return True
+    return bool(schemes_served(settings))
+
+
+def schemes_served(settings: BaseSettings) -> frozenset[str]:
+    """Which of http and https our handler downloads."""
     # Another plugin's handler may fall back to ours: ZYTE_API_FALLBACK_HTTP_HANDLER and the like.
-    return any("HANDLER" in name and is_ours(settings[name], HANDLER) for name in settings)
+    if any(name.endswith("_HANDLER") and is_ours(settings[name], HANDLER) for name in settings):
+        return frozenset({"http", "https"})
+    handlers = settings.getwithbase("DOWNLOAD_HANDLERS")
+    return frozenset(scheme for scheme in ("http", "https") if is_ours(handlers[scheme], HANDLER))
 
 
 def is_ours(component: object, ours: tuple[str, str]) -> bool:

@@ -14,8 +14,8 @@ from scrapy.settings import Settings
 
 from scrapy_poolplus.core.errors import ConfigError
 from scrapy_poolplus.extension import PoolPlusExtension
-from scrapy_poolplus.handler import shared_pool
 from scrapy_poolplus.pool import ConnectionPool
+from scrapy_poolplus.shared import shared_pool
 from tests.crawling import Finished, scrapy_command
 
 OURS = "{'http': 'scrapy_poolplus.PoolPlusDownloadHandler', 'https': 'scrapy_poolplus.PoolPlusDownloadHandler'}"

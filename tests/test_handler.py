@@ -13,7 +13,8 @@ from scrapy.utils.test import get_crawler
 from scrapy_poolplus.core import errors
 from scrapy_poolplus.core.errors import Phase, PhaseTimeoutError, PoolPlusError
 from scrapy_poolplus.core.origin import HttpProtocol
-from scrapy_poolplus.handler import PoolPlusDownloadHandler, shared_pool, to_scrapy
+from scrapy_poolplus.handler import PoolPlusDownloadHandler, to_scrapy
+from scrapy_poolplus.shared import shared_pool
 from tests.versions import verbatim_url
 
 URL = "http://a.example/page"

@@ -9,27 +9,32 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from scrapy_poolplus.core.errors import PoolPlusError
-from scrapy_poolplus.core.events import CloseReason
+from scrapy_poolplus.core.events import CloseReason, SessionCrossed, SessionOpened, SessionRetired
 from scrapy_poolplus.core.origin import PoolKey
 
 
 @dataclass(frozen=True, slots=True)
 class Dial:
-    """Make a connection for `key`; report ``connected`` or ``dial_failed``."""
+    """Make a connection for `key`; report ``connected`` or ``dial_failed``. `session`: the id of whose it will be, or
+    None; a proxy login may depend on it."""
 
     connection: int
     key: PoolKey
+    session: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
     """Send the request on the connection; report ``finished``. `reused`: the connection had been given a request
-    before; `waited`: seconds since the request was submitted."""
+    before; `waited`: seconds since the request was submitted; `session`: the id of its session, or None; `kept`: that is
+    kept whole."""
 
     ticket: int
     connection: int
     reused: bool
     waited: float
+    session: str | None = None
+    kept: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,29 @@ class Drain:
 
     connection: int
     reason: CloseReason
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Something happened to a session. Nothing needs doing: told for the observers."""
+
+    event: SessionOpened | SessionCrossed | SessionRetired
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The session is kept whole from here on, because of the request. `cause`: ``"flow"`` or ``"pin"``."""
+
+    session: str
+    cause: str
+    ticket: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndSession:
+    """The session is forgotten: let go of its cookies."""
+
+    session: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,4 +84,4 @@ class Fail:
     error: PoolPlusError
 
 
-Action = Dial | Dispatch | Drain | Close | Fail
+Action = Dial | Dispatch | Drain | Tell | Kept | EndSession | Close | Fail

@@ -46,6 +46,15 @@ def draw(policy: Policy, uniform: Callable[[], float]) -> Budget:
     )
 
 
+def draw_session(policy: Policy, uniform: Callable[[], float]) -> Budget:
+    """The budget of a session that rotates, drawn in the same manner: its requests and its age."""
+    requests, age = policy.session_requests, policy.session_age
+    return Budget(
+        requests=None if requests is None else ceil(requests * (1 - policy.jitter * uniform())),
+        age=age * (1 - policy.jitter * uniform()),
+    )
+
+
 def spent(budget: Budget, *, requests: int, age: float, size: int) -> CloseReason | None:
     """Why the connection may take no further request, or None.
 

@@ -38,8 +38,10 @@ class Spoken:
         if self.protocol is HttpProtocol.HTTP1:
             return 1
         streams = min(policy.max_streams, self.streams_expected())
-        budget = policy.max_requests_per_connection
-        return streams if budget is None else min(streams, budget)
+        for budget in (policy.max_requests_per_connection, policy.session_requests if policy.rotates else None):
+            if budget is not None:
+                streams = min(streams, budget)
+        return streams
 
 
 class RouteMemory:
@@ -73,6 +75,8 @@ def owed(key: KeyRecord, now: float) -> int:
     waiting, spoken = len(key.waiting), key.spoken
     if key.graced:
         waiting -= sum(_expected(record, now) for record in key.graced.values())
+    if key.alone:
+        waiting -= sum(_to_follow(record) for record in key.alone.values())
     if waiting <= 0:
         return 0
     if spoken.protocol is None:
@@ -91,17 +95,18 @@ def paused(key: KeyRecord, now: float) -> bool:
 def successor_due(key: KeyRecord, record: ConnectionRecord, now: float) -> bool:
     """True when the successor of a connection that has just been given a request should be dialled ahead: it is nearly
     spent, requests keep coming, and nothing else of the key has room or is arriving."""
-    budget = record.budget
-    if record.succeeded or record.opened_at is None or (budget.requests is None and budget.age is None):
+    requests_left, age_left = _left(record, now)
+    if record.succeeded or (requests_left is None and age_left is None):
         return False
     if not key.policy.preconnect or (key.interval is None and not key.waiting):
         return False
     due = preconnect_due(
-        requests_left=None if budget.requests is None else budget.requests - record.requests,
-        age_left=None if budget.age is None else record.opened_at + budget.age - now,
+        requests_left=requests_left,
+        age_left=age_left,
         # An interval of 0 is one burst that tells no rate: then the last request makes it due.
-        rate=1 / key.interval if key.interval else 0.0,
-        setup_seconds=key.setup_seconds,
+        rate=1 / key.interval / _sharing(key) if key.interval else 0.0,
+        # What a new session's first request takes alone is a part of its setting up.
+        setup_seconds=key.setup_seconds + key.answer_seconds,
     )
     return (
         due
@@ -110,6 +115,39 @@ def successor_due(key: KeyRecord, record: ConnectionRecord, now: float) -> bool:
         and len(key.connecting) * key.spoken.arriving(key.policy) <= len(key.waiting)
         and not any(other.room() for other in key.connections.values() if other is not record)
     )
+
+
+def _left(record: ConnectionRecord, now: float) -> tuple[int | None, float | None]:
+    """Requests and seconds until the connection, or its session, is spent; None for no limit."""
+    budget, session, opened_at = record.budget, record.session, record.opened_at
+    if opened_at is None:
+        return None, None
+    requests = None if budget.requests is None else budget.requests - record.requests
+    age = None if budget.age is None else opened_at + budget.age - now
+    if session is None or session.kept or session.budget is None or session.opened_at is None:
+        return requests, age
+    left = session.left()
+    if left is not None and (requests is None or left < requests):
+        requests = left
+    if session.budget.age is not None:
+        rest = session.opened_at + session.budget.age - now
+        age = rest if age is None else min(age, rest)
+    return requests, age
+
+
+def _sharing(key: KeyRecord) -> int:
+    """Connections over which the requests of the key are spread: each is given that part of the rate."""
+    if key.spoken.protocol is not HttpProtocol.HTTP1:
+        return 1
+    return max(1, len(key.connections) - len(key.connecting))
+
+
+def _to_follow(record: ConnectionRecord) -> int:
+    """Requests that may go on the connection when the first one of its session is answered."""
+    if not record.streams:
+        return 0
+    limit, left = record.limit(), None if record.session is None else record.session.left()
+    return limit if left is None else min(limit, left)
 
 
 def _expected(record: ConnectionRecord, now: float) -> int:

@@ -20,7 +20,7 @@ def check_state(state: PoolState, now: float) -> None:
     for key in state.crawl.keys.values():
         _check_key(state, key, now)
     for ticket, key in state.waiting.items():
-        assert ticket in key.waiting, f"I3: {ticket} waits nowhere"
+        assert ticket in key.waiting or ticket in key.bound, f"I3: {ticket} waits nowhere"
         assert ticket not in state.in_flight, f"I3: {ticket} waits and is in flight"
     for ticket, record in state.in_flight.items():
         assert ticket in record.streams, f"I3: {ticket} is in flight nowhere"
@@ -32,6 +32,8 @@ def check_state(state: PoolState, now: float) -> None:
         claims = [key for key in state.crawl.blocked if key.origin is origin]
         assert origin.claims == len(claims), f"I2: {origin.origin} counts {origin.claims} claims of {len(claims)}"
     assert not state.touched, "I15: a key was touched and not settled"
+    assert not state.stranded, "I15: a connection is gone, and those that waited for it were not passed on"
+    _check_sessions(state)
 
 
 def _check_connection(record: ConnectionRecord) -> None:
@@ -51,10 +53,31 @@ def _check_connection(record: ConnectionRecord) -> None:
     assert (record.idle_since is not None) is idle, f"I6: {name} is {record.state}, idle since {record.idle_since}"
 
 
+def _check_sessions(state: PoolState) -> None:
+    carried: dict[str, set[int]] = {}
+    for number, record in state.connections.items():
+        session = record.session
+        if session is not None:
+            carried.setdefault(session.id, set()).add(number)
+            assert record.key.session in (None, session), f"I21: connection {number} is in the key of another session"
+    for name, session in state.book.sessions.items():
+        assert session.id == name, f"I21: session {name} is listed as {session.id}"
+        assert session.connections == carried.pop(name, set()), f"I21: the connections of session {name}"
+        in_flight = sum(len(state.connections[number].streams) for number in session.connections)
+        assert session.in_flight == in_flight, f"I3: session {name} counts {session.in_flight} of {in_flight}"
+        most = None if session.kept or session.budget is None else session.budget.requests
+        assert most is None or session.requests <= most, f"I5: session {name} carried {session.requests} of {most}"
+    assert not carried, f"I21: sessions that are forgotten have connections: {carried}"
+
+
 def _check_key(state: PoolState, key: KeyRecord, now: float) -> None:
     name = str(key.key)
     assert state.crawl.keys[key.key] is key, f"I1: {name} is not itself"
     assert key.waiting or key.connections, f"I22: {name} has nothing"
+    for ticket, record in key.bound.items():
+        assert ticket in record.bound, f"I3: {ticket} waits for a connection that does not know of it"
+        assert record.number in key.connections, f"I15: {ticket} waits for a connection that takes nothing"
+        assert not record.draining, f"I15: {ticket} waits for connection {record.number}, which drains"
     assert (key in state.crawl.surplus) is (len(key.connecting) > len(key.waiting)), f"I2: the dials of {name}"
     if not key.waiting:
         assert key.blocked_by is None, f"I22: {name} is blocked, and nobody waits"
@@ -74,7 +97,9 @@ def _check_scope(scope: Scope, connections: list[ConnectionRecord]) -> None:
     assert scope.draining == draining, f"I2: {scope.draining} counted as draining, {draining} are"
     idle = {record.number for record in connections if record.idle_since is not None}
     assert set(scope.idle) == idle, f"I6: {set(scope.idle)} listed as idle, {idle} are"
-    tickets = sum(len(key.waiting) for key in scope.keys.values()) + sum(len(record.streams) for record in connections)
+    tickets = sum(len(key.waiting) + len(key.bound) for key in scope.keys.values()) + sum(
+        len(record.streams) for record in connections
+    )
     assert scope.tickets == tickets, f"I3: {scope.tickets} tickets counted of {tickets}"
     if scope.limit is not None:
         assert scope.count + scope.claims <= scope.limit, f"I2: {scope.count} of {scope.limit}, {scope.claims} claimed"

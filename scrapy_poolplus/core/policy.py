@@ -56,6 +56,11 @@ class Policy:
     referer: str = "same-session"
     retry_after_max: float | None = None
 
+    @property
+    def rotates(self) -> bool:
+        """Requests without a label go into sessions with a budget."""
+        return self.rotation is not None and self.rotation != "off"
+
     def streams_limit(self, protocol: HttpProtocol) -> int:
         """Requests that one connection of `protocol` carries at once, before the peer says otherwise."""
         if protocol is HttpProtocol.HTTP1:

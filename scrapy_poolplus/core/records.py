@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from scrapy_poolplus.core.events import CloseReason
     from scrapy_poolplus.core.origin import HttpProtocol, PoolKey
     from scrapy_poolplus.core.policy import Policy
+    from scrapy_poolplus.core.sessions import Session
 
 
 class ConnectionState(Enum):
@@ -40,6 +41,9 @@ class ConnectionRecord:
     """One connection, from the dial to its logical close. Times are seconds of the pool's clock."""
 
     __slots__ = (
+        "alone",
+        "asked_at",
+        "bound",
         "budget",
         "dialed_at",
         "draining",
@@ -56,6 +60,7 @@ class ConnectionRecord:
         "protocol",
         "reason",
         "requests",
+        "session",
         "size",
         "streams",
         "succeeded",
@@ -90,6 +95,14 @@ class ConnectionRecord:
         """Its successor was dialled ahead."""
         self.grace_until: float | None = None
         """Until when it counts as arriving capacity although its peer allows no stream."""
+        self.session: Session | None = None
+        self.alone = False
+        """Its session is new: the first request goes alone until its response head is in (one set of cookies, not one
+        for each parallel stream)."""
+        self.asked_at = 0.0
+        """When that request was given to it."""
+        self.bound: dict[int, float] = {}
+        """Tickets that wait for this connection and no other one, to the time of their submission."""
 
     @property
     def open(self) -> bool:
@@ -107,6 +120,13 @@ class ConnectionRecord:
         free = self.limit() - len(self.streams)
         if self.budget.requests is not None:
             free = min(free, self.budget.requests - self.requests)
+        session = self.session
+        if session is not None:
+            left = session.left()
+            if left is not None:
+                free = min(free, left)
+            if self.alone:
+                free = min(free, 1 - len(self.streams))
         return max(0, free)
 
     @property
@@ -122,7 +142,13 @@ class ConnectionRecord:
 
     def spent(self, now: float) -> CloseReason | None:
         """Why it may take no further request, or None."""
-        if self.budget is UNLIMITED or self.opened_at is None:
+        if self.opened_at is None:
+            return None
+        if self.session is not None:
+            reason = self.session.spent(now)
+            if reason is not None:
+                return reason
+        if self.budget is UNLIMITED:
             return None
         return spent(self.budget, requests=self.requests, age=now - self.opened_at, size=self.size)
 
@@ -137,8 +163,11 @@ class KeyRecord:
     __slots__ = (
         "_queue",
         "_ready",
+        "alone",
+        "answer_seconds",
         "blocked_by",
         "blocked_since",
+        "bound",
         "connecting",
         "connections",
         "dispatched_at",
@@ -152,6 +181,7 @@ class KeyRecord:
         "redial_at",
         "scopes",
         "served_at",
+        "session",
         "setup_seconds",
         "spoken",
         "turn",
@@ -159,8 +189,18 @@ class KeyRecord:
         "waiting",
     )
 
-    def __init__(self, key: PoolKey, policy: Policy, spoken: Spoken, origin: OriginScope, crawl: Scope) -> None:
+    def __init__(
+        self,
+        key: PoolKey,
+        policy: Policy,
+        spoken: Spoken,
+        origin: OriginScope,
+        crawl: Scope,
+        session: Session | None = None,
+    ) -> None:
         self.key = key
+        self.session = session
+        """Whose it is alone; None for the one that any session of the origin serves."""
         self.policy = policy
         self.spoken = spoken
         self.origin = origin
@@ -197,6 +237,12 @@ class KeyRecord:
         """Smoothed seconds between dispatches."""
         self.setup_seconds = 0.0
         """Smoothed seconds from dial to ready."""
+        self.alone: dict[int, ConnectionRecord] = {}
+        """Those whose first request goes alone, or is still to come."""
+        self.answer_seconds = 0.0
+        """Smoothed seconds from such a first request to its response head."""
+        self.bound: dict[int, ConnectionRecord] = {}
+        """Tickets that wait for one of its connections, and for which."""
 
     def push(self, ticket: int, now: float) -> None:
         """Queue a ticket; a replayed one has its old number and so its old place (I8)."""
@@ -212,6 +258,9 @@ class KeyRecord:
 
     def drop(self, ticket: int) -> float:
         """Take a ticket from the queue; returns when it was submitted."""
+        bound = self.bound.pop(ticket, None)
+        if bound is not None:
+            return bound.bound.pop(ticket)
         submitted = self.waiting.pop(ticket)
         if self._queue[0] == ticket:
             heappop(self._queue)
@@ -230,10 +279,27 @@ class KeyRecord:
         """The oldest connection with room, or None."""
         ready = self._ready
         while ready:
-            if ready[0].room() > 0:
+            if ready[0].key is self and ready[0].room() > 0:
                 return ready[0]
             heappop(ready).listed = False
         return None
+
+    def next_bound(self) -> tuple[int, ConnectionRecord] | None:
+        """The oldest ticket whose connection has room now, and that is older than any that could take that room."""
+        if not self.bound:
+            return None
+        ticket = min((ticket for ticket, record in self.bound.items() if record.room() > 0), default=None)
+        if ticket is None or (self.waiting and self.first() < ticket):
+            return None
+        return ticket, self.bound[ticket]
+
+    def next_free(self) -> ConnectionRecord | None:
+        """The connection for the oldest that waits, or None: the oldest with room; but a new session is given its first
+        request at once, and the older ones serve until that is answered."""
+        for record in self.alone.values():
+            if record.room() > 0:
+                return record
+        return self.oldest_with_room()
 
     def starved_since(self) -> float:
         """Since when it is blocked by a cap and has not been served."""

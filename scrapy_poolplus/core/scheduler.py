@@ -18,6 +18,7 @@ The rooms behind it: ``records`` (what is known of a connection and of a key), `
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 
 from scrapy_poolplus.core.actions import Action, Dispatch
@@ -30,6 +31,8 @@ from scrapy_poolplus.core.invariants import check_state, describe_state
 from scrapy_poolplus.core.origin import HttpProtocol, Origin, PoolKey
 from scrapy_poolplus.core.policy import Policy
 from scrapy_poolplus.core.records import ConnectionRecord, KeyRecord
+from scrapy_poolplus.core.session_state import SessionState
+from scrapy_poolplus.core.sessions import ANY, Claim, SessionBook
 from scrapy_poolplus.core.state import SMOOTHING, PoolState
 from scrapy_poolplus.core.turns import Turns
 
@@ -42,15 +45,16 @@ ROUTES_REMEMBERED = 1024
 class Scheduler:
     """Who waits, who may be used, when to dial, when to retire, who is woken.
 
-    `max_connections` is the cap of the crawl; each origin's is its policy's. All facts take ``now`` in seconds and
+    `max_connections` is the cap of the crawl; each origin's is its policy's. `run` begins the ids of all sessions. All facts take ``now`` in seconds and
     return the actions in the order in which to run them. A closed scheduler takes no ``submit``.
     """
 
-    def __init__(self, max_connections: int) -> None:
+    def __init__(self, max_connections: int, *, run: str = "s") -> None:
         self.closed = False
         self.now = 0.0
         """Of the last fact."""
-        self.state = PoolState(max_connections, RouteMemory(ROUTES_REMEMBERED))
+        self.state = PoolState(max_connections, RouteMemory(ROUTES_REMEMBERED), SessionBook(run))
+        self._sessions = SessionState(self.state)
         self._turns = Turns(self.state)
 
     def __repr__(self) -> str:
@@ -83,25 +87,29 @@ class Scheduler:
     # ---- facts: requests
 
     def submit(
-        self, ticket: int, key: PoolKey, policy: Policy, now: float, *, slots: int | None = None
+        self,
+        ticket: int,
+        key: PoolKey,
+        policy: Policy,
+        now: float,
+        *,
+        slots: int | None = None,
+        claim: Claim = ANY,
     ) -> list[Action]:
         """A request arrived, or, with its old number, comes back to be replayed in its old place.
 
         `ticket` rises with arrival. The policy of a key is that of the first ticket that makes its record. `slots`: how
-        many requests the downloader means to have at this origin at once, None where that is not known.
+        many requests the downloader means to have at this origin at once, None where that is not known. `claim`: which
+        session it asks for; bound to one, it waits in a key that differs from `key` by the label.
         """
         state = self.state
         assert not self.closed
         assert ticket not in state.waiting
         assert ticket not in state.in_flight
-        record = state.crawl.keys.get(key)
-        if record is None:
-            record = state.make_key(key, policy)
+        record = self._sessions.queue(ticket, key, policy, claim, now)
         record.origin.slots = slots
         for scope in record.scopes:
             scope.tickets += 1
-        record.push(ticket, now)
-        state.waiting[ticket] = record
         return self._decide(record, now)
 
     def cancel(self, ticket: int, now: float) -> list[Action]:
@@ -130,6 +138,7 @@ class Scheduler:
         record.streams.discard(ticket)
         record.size = max(record.size, size)
         state.leave(key)
+        self._sessions.finished(record, now)
         if record.draining:
             if not record.streams:
                 state.close(record, CloseReason.RETIRED)
@@ -142,12 +151,15 @@ class Scheduler:
 
     # ---- facts: connections
 
-    def connected(self, number: int, protocol: HttpProtocol, budget: Budget, now: float) -> list[Action]:
-        """A dial succeeded. `budget` was drawn for this connection."""
+    def connected(
+        self, number: int, protocol: HttpProtocol, budget: Budget, now: float, *, session: Budget = UNLIMITED
+    ) -> list[Action]:
+        """A dial succeeded. `budget` was drawn for this connection, `session` for its session, should that be new."""
         record = self.connections.get(number)
         if record is None:
             return []
         self.state.open(record, protocol, budget, now)
+        self._sessions.opened(record, session, now)
         return self._decide(record.key, now)
 
     def dial_failed(self, number: int, error: PoolPlusError, now: float) -> list[Action]:
@@ -166,6 +178,14 @@ class Scheduler:
         else:
             self.state.fail_waiters(key, error)
         return self._decide(key, now)
+
+    def answered(self, ticket: int, now: float) -> list[Action]:
+        """The response head of a request is in: where it was the first of a new session, others may follow."""
+        record = self.in_flight.get(ticket)
+        if record is None or not record.alone:
+            return []
+        self._sessions.answered(record, now)
+        return self._decide(record.key, now)
 
     def capacity(self, number: int, streams: int, now: float) -> list[Action]:
         """The peer of an h2 connection allows `streams` at once from now on; those in flight above it stay (I4). May
@@ -224,6 +244,45 @@ class Scheduler:
         self.state.release(record)
         return self._decide(record.key, now)
 
+    # ---- facts: sessions
+
+    def hold(self, session: str) -> None:
+        """Something may still have to go on in the session: a page that was answered, a request that came of it."""
+        found = self.state.book.find(session)
+        if found is not None:
+            self._sessions.hold(found)
+
+    def release(self, session: str, now: float) -> list[Action]:
+        """That is over."""
+        found = self.state.book.find(session)
+        if found is None:
+            return []
+        self._sessions.release(found, now)
+        return self._decide(None, now)
+
+    def remember_cookies(self, session: str, domains: Iterable[str]) -> None:
+        """The domains of all cookies that are in the session's jar now."""
+        found = self.state.book.find(session)
+        if found is not None:
+            self.state.book.remember(found, domains)
+
+    def retire_all(self, now: float, *, host: str | None = None, session: str | None = None) -> list[Action]:
+        """The open connections of a host, or all, take nothing new, nor do the sessions that they carry; or those of a
+        session, by its label or id. What is kept under a label begins anew with the next request that asks for it."""
+        if session is not None:
+            called = self.state.book.called(session)
+            if called is not None:
+                self._sessions.retire(called, CloseReason.RETIRED, now)
+            return self._decide(None, now)
+        for record in list(self.connections.values()):
+            if not record.open or (host is not None and record.key.key.origin.host != host):
+                continue
+            if record.session is not None:
+                self._sessions.retire(record.session, CloseReason.RETIRED, now)
+            self.state.retire(record, CloseReason.RETIRED, now)
+            self.state.touched.append(record.key)
+        return self._decide(None, now)
+
     # ---- facts: time and end
 
     def next_deadline(self) -> float | None:
@@ -250,6 +309,7 @@ class Scheduler:
             state.fail_streams(record, error)
             state.close(record, CloseReason.POOL_CLOSED)
         actions = self._decide(None, self.now)
+        state.book.clear()
         state.origins.clear()
         state.deadlines.clear()
         return actions
@@ -263,19 +323,38 @@ class Scheduler:
         touched = self.state.touched
         if key is not None:
             touched.insert(0, key)
+        while self.state.stranded:
+            self._sessions.rebind(self.state.stranded.pop(), now)
         # More may be touched on the way.
-        for touch in touched:
-            self._settle(touch, now)
+        settled = 0
+        while settled < len(touched):
+            self._settle(touched[settled], now)
+            settled += 1
+            while self.state.stranded:
+                self._sessions.rebind(self.state.stranded.pop(), now)
         touched.clear()
+        if self.state.ended:
+            self._sessions.end(now)
         actions, self.state.actions = self.state.actions, []
         return actions
 
     def _settle(self, key: KeyRecord, now: float) -> None:
         """Attach waiters, oldest first, to the oldest connection with room; dial what is owed then; pass on what came free."""
-        while key.waiting and (record := key.oldest_with_room()) is not None:
+        if key.session is not None:
+            self._sessions.settle(key, now)
+        while True:
+            bound = key.next_bound()
+            if bound is not None:
+                ticket, record = bound
+            elif key.waiting and (free := key.next_free()) is not None:
+                ticket, record = key.first(), free
+            else:
+                break
             reason = record.spent(now)
             if reason is None:
-                self._dispatch(key, record, now)
+                self._dispatch(key, record, ticket, now)
+            elif record.session is not None and record.session.spent(now) is not None:
+                self._sessions.retire(record.session, reason, now)
             else:
                 self.state.retire(record, reason, now)
         if key.waiting or key.blocked_by is not None:
@@ -285,12 +364,12 @@ class Scheduler:
         for scope in key.scopes:
             if scope.blocked:
                 self._turns.serve(scope, now)
-        if not key.connections and not key.waiting and not key.gone:
+        if not key.connections and not key.waiting and not key.bound and not key.gone:
             self.state.forget(key)
 
-    def _dispatch(self, key: KeyRecord, record: ConnectionRecord, now: float) -> None:
+    def _dispatch(self, key: KeyRecord, record: ConnectionRecord, ticket: int, now: float) -> None:
         state = self.state
-        ticket = key.first()
+        session, claim = record.session, state.claims.get(ticket) if state.claims else None
         waited = now - state.dequeue(ticket)
         if record.idle_since is not None:
             record.idle_since = None
@@ -304,8 +383,13 @@ class Scheduler:
             interval = now - key.dispatched_at
             key.interval = interval if key.interval is None else key.interval + (interval - key.interval) * SMOOTHING
         key.dispatched_at = key.served_at = now
-        state.actions.append(Dispatch(ticket, record.number, reused, waited))
-        if record.budget is not UNLIMITED:
+        if session is None:
+            state.actions.append(Dispatch(ticket, record.number, reused, waited))
+        else:
+            state.actions.append(Dispatch(ticket, record.number, reused, waited, session.id, session.kept))
+            record.asked_at = now
+            self._sessions.charge(record, claim, now)
+        if record.budget is not UNLIMITED or session is not None:
             self._spend(key, record, now)
 
     def _spend(self, key: KeyRecord, record: ConnectionRecord, now: float) -> None:

@@ -19,6 +19,7 @@ from scrapy_poolplus.core.events import CloseReason
 from scrapy_poolplus.core.origin import HttpProtocol, Origin, PoolKey
 from scrapy_poolplus.core.policy import Policy
 from scrapy_poolplus.core.records import ConnectionRecord, KeyRecord
+from scrapy_poolplus.core.sessions import Claim, Session, SessionBook
 
 REDIAL_AFTER = 1.0
 """Seconds until a key tries another dial, after one that was of no use to those who wait on."""
@@ -35,19 +36,26 @@ class PoolState:
 
     __slots__ = (
         "actions",
+        "book",
+        "claims",
         "connections",
         "crawl",
         "deadlines",
+        "ended",
         "in_flight",
         "numbers",
         "origins",
         "peak",
         "routes",
+        "stranded",
         "touched",
         "waiting",
     )
 
-    def __init__(self, max_connections: int, routes: RouteMemory) -> None:
+    def __init__(self, max_connections: int, routes: RouteMemory, book: SessionBook) -> None:
+        self.book = book
+        self.claims: dict[int, Claim] = {}
+        """What those that wait ask for, where that is not any session."""
         self.crawl = Scope(max_connections)
         self.origins: dict[Origin, OriginScope] = {}
         self.connections: dict[int, ConnectionRecord] = {}
@@ -59,18 +67,22 @@ class PoolState:
         self.peak = 0
         """Most connections at once, in any state but CLOSED."""
         self.touched: list[KeyRecord] = []
+        self.ended: list[Session] = []
+        """Sessions of which nothing may be left."""
+        self.stranded: list[ConnectionRecord] = []
+        """Connections that take nothing more, with tickets that waited for them alone."""
         self.actions: list[Action] = []
 
     # ---- keys
 
-    def make_key(self, key: PoolKey, policy: Policy) -> KeyRecord:
-        """A record for a key that has none."""
+    def make_key(self, key: PoolKey, policy: Policy, session: Session | None = None) -> KeyRecord:
+        """A record for a key that has none; `session`: whose alone it is."""
         origin = self.origins.get(key.origin)
         if origin is None:
             origin = self.origins[key.origin] = OriginScope(key.origin, policy.max_connections)
         elif not origin.keys:
             origin.limit = policy.max_connections
-        record = KeyRecord(key, policy, self.routes.of(key), origin, self.crawl)
+        record = KeyRecord(key, policy, self.routes.of(key), origin, self.crawl, session)
         for scope in record.scopes:
             scope.keys[key] = record
         return record
@@ -107,7 +119,14 @@ class PoolState:
 
     def dequeue(self, ticket: int) -> float:
         """A ticket waits no longer; returns when it was submitted."""
-        return self.waiting.pop(ticket).drop(ticket)
+        key = self.waiting.pop(ticket)
+        if self.claims:
+            self.claims.pop(ticket, None)
+        session = key.bound[ticket].session if ticket in key.bound else key.session
+        if session is not None:
+            session.bound -= 1
+            self.ended.append(session)
+        return key.drop(ticket)
 
     def leave(self, key: KeyRecord) -> None:
         """A ticket has left the scheduler."""
@@ -116,7 +135,7 @@ class PoolState:
 
     def fail_waiters(self, key: KeyRecord, error: PoolPlusError) -> None:
         """Answer all that wait for the key, oldest first."""
-        for ticket in sorted(key.waiting):
+        for ticket in sorted((*key.waiting, *key.bound)):
             self.dequeue(ticket)
             self.leave(key)
             self.actions.append(Fail(ticket, error))
@@ -127,6 +146,8 @@ class PoolState:
             del self.in_flight[ticket]
             self.leave(record.key)
             self.actions.append(Fail(ticket, error))
+        if record.session is not None:
+            record.session.in_flight -= len(record.streams)
         record.streams.clear()
 
     # ---- connections
@@ -139,11 +160,17 @@ class PoolState:
         if not key.connecting:
             key.failing = False
         key.connecting[record.number] = record
+        if key.session is not None:
+            record.session = key.session
+        elif key.policy.rotates:
+            record.session = self.book.next_for(key.key, key.policy, now)
+        if record.session is not None:
+            record.session.connections.add(record.number)
         for scope in key.scopes:
             scope.count += 1
         self.peak = max(self.peak, self.crawl.count)
         self.weigh(key)
-        self.actions.append(Dial(record.number, key.key))
+        self.actions.append(Dial(record.number, key.key, None if record.session is None else record.session.id))
 
     def open(self, record: ConnectionRecord, protocol: HttpProtocol, budget: Budget, now: float) -> None:
         """CONNECTING to READY, or BUSY where its peer allows no stream."""
@@ -162,6 +189,10 @@ class PoolState:
             record.policy_limit, record.peer_limit = key.policy.max_streams, key.spoken.streams_expected()
             if heard is not None:
                 self.limit(record, heard, now)
+        session = record.session
+        if session is not None and not session.kept and not session.requests and protocol is HttpProtocol.HTTP2:
+            record.alone = True
+            key.alone[record.number] = record
         key.list_ready(record)
         self.rest(record, now)
         if budget.age is not None:
@@ -202,10 +233,13 @@ class PoolState:
         if record.draining:
             return
         record.reason = reason
+        if record.bound:
+            self.stranded.append(record)
         if not record.streams:
             self.close(record, reason)
             return
         record.draining = True
+        self._pass_on(record)
         for scope in record.key.scopes:
             scope.draining += 1
         self.actions.append(Drain(record.number, reason))
@@ -226,12 +260,45 @@ class PoolState:
         del self.connections[number]
         del key.connections[number]
         key.graced.pop(number, None)
+        session = record.session
+        if session is not None:
+            session.connections.discard(number)
+            self.ended.append(session)
+            if record.bound:
+                self.stranded.append(record)
+            if not record.draining:
+                self._pass_on(record)
         if key.connecting.pop(number, None) is not None:
             self.weigh(key)
         for scope in key.scopes:
             scope.count -= 1
             scope.draining -= record.draining
             scope.idle.pop(number, None)
+
+    def _pass_on(self, record: ConnectionRecord) -> None:
+        """The connection takes nothing more; its session goes on over the next one, if it has anything left."""
+        record.key.alone.pop(record.number, None)
+        session = record.session
+        if session is not None and record.key.session is None and not session.retired:
+            self.book.orphan(session, record.key.key)
+
+    def move(self, record: ConnectionRecord, key: KeyRecord) -> None:
+        """A connection goes over to another key of its origin, with what is in flight on it."""
+        old, number = record.key, record.number
+        del old.connections[number]
+        key.connections[number] = record
+        for index in (old.alone, old.graced):
+            index.pop(number, None)
+        if record.grace_until is not None and not record.limit():
+            key.graced[number] = record
+        if old.connecting.pop(number, None) is not None:
+            key.connecting[number] = record
+            self.weigh(old)
+            self.weigh(key)
+        record.key, record.alone, record.listed = key, False, False
+        if record.opened_at is not None:
+            key.list_ready(record)
+        self.touched += (old, key)
 
     # ---- time limits
 
@@ -240,7 +307,7 @@ class PoolState:
         self.touched.append(record.key)
 
     def _grace_due(self, record: ConnectionRecord, now: float) -> None:
-        del record.key.graced[record.number]
+        record.key.graced.pop(record.number, None)
         self.touched.append(record.key)
 
     def _idle_due(self, record: ConnectionRecord, now: float) -> None:

@@ -45,6 +45,13 @@ class WireRequest:
     announce_length: bool = False
     """Send Content-Length also where the body is empty and the method needs none."""
 
+    def describe(self) -> str:
+        """Method and URL without the query, for messages: ``POST https://a.example/login``."""
+        target = self.target.partition(b"?")[0]
+        scheme, authority = self.scheme.decode("latin-1"), self.authority.decode("latin-1")
+        path = target if target.startswith(b"/") else b"/" + target.partition(b"://")[2].partition(b"/")[2]
+        return f"{self.method.decode('latin-1')} {scheme}://{authority}{path.decode('latin-1')}"
+
 
 @dataclass(frozen=True, slots=True)
 class ResponseHead:

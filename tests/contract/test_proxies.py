@@ -20,7 +20,7 @@ from scrapy.exceptions import (
 from scrapy.resolver import CachingHostnameResolver, dnscache
 
 from scrapy_poolplus.core.events import ConnectionOpened, PoolEvent
-from scrapy_poolplus.handler import shared_pool
+from scrapy_poolplus.shared import shared_pool
 
 from .crawls import crawl
 from .marks import beyond_stock, over_cleartext, over_tls, poolplus_only

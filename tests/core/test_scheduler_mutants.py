@@ -210,6 +210,7 @@ MUTANTS = (
             "            heappush(self._ready, record)\n",
             "            for key in self.origin.keys.values():\n                heappush(key._ready, record)\n",
         ),
+        ("records", "if ready[0].key is self and ready[0].room() > 0:", "if ready[0].room() > 0:"),
     ),
     mutant(
         "keys are never forgotten",  # 200 proxies, 200 pools

@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from scrapy_poolplus.core.records import ConnectionState
-from scrapy_poolplus.handler import shared_pool
+from scrapy_poolplus.shared import shared_pool
 from tests.contract.handlers import POOLPLUS, Downloads
 from tests.crawling import HANDLER, REPOSITORY, no_error_is_logged
 from tests.reliability.conftest import Hostile

@@ -1,0 +1,150 @@
+"""What the handlers, the extension and the middlewares of one crawler share: its settings and its pool.
+
+Made by whoever comes first, found through the crawler. A closed pool is replaced by a new one.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from secrets import token_hex
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from scrapy import signals
+from scrapy.resolver import dnscache
+from scrapy.settings import default_settings
+from scrapy.utils.defer import maybe_deferred_to_future
+
+from scrapy_poolplus import settings as poolplus_settings
+from scrapy_poolplus.dressing import Dresser
+from scrapy_poolplus.jars import SessionJars
+from scrapy_poolplus.net.dialer import Dialer
+from scrapy_poolplus.net.tls import PolicyForHTTPS, TLSProfile, tls_version
+from scrapy_poolplus.observers.log import LogObserver
+from scrapy_poolplus.observers.stats import StatsObserver
+from scrapy_poolplus.pool import ConnectionPool
+
+if TYPE_CHECKING:
+    from scrapy.crawler import Crawler
+
+    from scrapy_poolplus.settings import PoolConfig
+
+logger = logging.getLogger(__name__)
+
+
+class _Shared:
+    """Of one crawler."""
+
+    def __init__(self, crawler: Crawler, config: PoolConfig) -> None:
+        self.config = config
+        self.tls = _tls_profile(crawler)
+        self.jars = SessionJars.of(crawler)
+        self.pool = self._make(crawler)
+        self.dresser = Dresser(self.pool, self.jars)
+
+    def renew(self, crawler: Crawler) -> None:
+        """Another pool in the place of one that was closed; sessions begin anew."""
+        self.jars = SessionJars.of(crawler)
+        self.pool = self._make(crawler)
+        self.dresser = Dresser(self.pool, self.jars)
+
+    async def close(self) -> None:
+        """Close the pool. On ``spider_closed``, so that its figures are in before Scrapy prints its statistics."""
+        await maybe_deferred_to_future(self.pool.close())
+
+    def _make(self, crawler: Crawler) -> ConnectionPool:
+        from twisted.internet import reactor
+
+        config = self.config
+        return ConnectionPool(
+            clock=reactor,
+            dialer=Dialer(reactor, {"default": self.tls}, forget_name=_forget_name),
+            uniform=random.Random(config.seed).random,  # noqa: S311 - jitter, no secret
+            max_connections=config.max_connections,
+            dial_timeout=crawler.settings.getfloat("DOWNLOAD_TIMEOUT") or 180.0,
+            max_frame_size=config.max_frame_size,
+            observers=[StatsObserver(crawler.stats), LogObserver()],
+            run=token_hex(4),
+            session_ended=self._session_ended,
+        )
+
+    def _session_ended(self, session: str) -> None:
+        self.dresser.ended(session)
+
+
+_shared: WeakKeyDictionary[Crawler, _Shared] = WeakKeyDictionary()
+
+
+def _of(crawler: Crawler) -> _Shared:
+    shared = _shared.get(crawler)
+    if shared is None:
+        config = poolplus_settings.read(crawler.settings)
+        for warning in config.warnings:
+            logger.warning(warning)
+        shared = _shared[crawler] = _Shared(crawler, config)
+        crawler.signals.connect(shared.close, signals.spider_closed)
+    elif shared.pool.closed:
+        shared.renew(crawler)
+    return shared
+
+
+def shared_pool(crawler: Crawler) -> ConnectionPool:
+    """The pool of a crawler: made by whoever comes first, replaced by a new one when it was closed.
+
+    Raises core.errors.ConfigError with every problem of the settings, and ValueError for TLS settings that cannot work.
+    """
+    return _of(crawler).pool
+
+
+def shared_config(crawler: Crawler) -> PoolConfig:
+    """What the crawler's settings say. Raises as `shared_pool`."""
+    return _of(crawler).config
+
+
+def shared_dresser(crawler: Crawler) -> Dresser:
+    """Who dresses the requests of the crawler's sessions. Raises as `shared_pool`."""
+    return _of(crawler).dresser
+
+
+async def close_pool(crawler: Crawler) -> None:
+    """Close the crawler's pool, if there is one; may be called again."""
+    shared = _shared.get(crawler)
+    if shared is not None:
+        await shared.close()
+
+
+def _forget_name(name: str) -> None:
+    """Drop `name` from the cache of Scrapy's resolvers, which never expires (scrapy#905). Tried with 2.15 to 2.19."""
+    dnscache.pop(name, None)
+
+
+def _tls_profile(crawler: Crawler) -> TLSProfile:
+    """Scrapy's TLS settings as a profile. A user's own DOWNLOADER_CLIENTCONTEXTFACTORY, or the deprecated
+    DOWNLOADER_CLIENT_TLS_METHOD, is asked for each connection and decides all."""
+    settings = crawler.settings
+    low = tls_version(settings["DOWNLOAD_TLS_MIN_VERSION"], "DOWNLOAD_TLS_MIN_VERSION")
+    high = tls_version(settings["DOWNLOAD_TLS_MAX_VERSION"], "DOWNLOAD_TLS_MAX_VERSION")
+    return TLSProfile(
+        verify=settings.getbool("DOWNLOAD_VERIFY_CERTIFICATES"),
+        ciphers=settings["DOWNLOADER_CLIENT_TLS_CIPHERS"] or None,
+        min_version=low,
+        max_version=high,
+        policy=_context_factory(crawler),
+    )
+
+
+def _context_factory(crawler: Crawler) -> PolicyForHTTPS | None:
+    """What the two deprecated settings say, or None where neither is used.
+
+    The one place that uses a private function of Scrapy; tried with 2.15 to 2.19.
+    """
+    settings = crawler.settings
+    factory = settings["DOWNLOADER_CLIENTCONTEXTFACTORY"]
+    default = getattr(default_settings, "DOWNLOADER_CLIENTCONTEXTFACTORY", None)
+    if factory in (None, default) and settings["DOWNLOADER_CLIENT_TLS_METHOD"] in (None, "TLS"):
+        return None
+    from scrapy.core.downloader.contextfactory import _load_context_factory_from_settings  # noqa: PLC0415
+
+    policy: PolicyForHTTPS = _load_context_factory_from_settings(crawler)
+    return policy
