@@ -22,8 +22,14 @@ class HttpProtocol(Enum):
 
 
 def canonical_host(host: str) -> str:
-    """Lower-case, an IPv6 address compressed and without brackets. The name itself is not judged: what the resolver
-    takes is right (``foo_bar.example`` and ``xn--i-7iq.ws`` are real hosts)."""
+    """Lower-case, in ASCII (IDNA), an IPv6 address compressed and without brackets. A name in ASCII is not judged: what
+    the resolver takes is right (``foo_bar.example`` and ``xn--i-7iq.ws`` are real hosts).
+
+    Raises ValueError for a name that has no form in ASCII.
+    """
+    if not host.isascii():
+        # Scrapy's requests have it in ASCII already, but for those with meta ``verbatim_url``.
+        host = host.encode("idna").decode("ascii")
     host = host.strip("[]").lower() if host.startswith("[") else host.lower()
     if ":" in host:
         address, _, zone = host.partition("%")

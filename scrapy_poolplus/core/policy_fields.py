@@ -269,8 +269,7 @@ def canonical_pattern(pattern: object) -> str:
 def _canonical_name(host: str) -> str:
     if _NOT_IN_HOSTS.search(host) or not all(host.split(".")):
         raise UnfitError
-    # Scrapy's requests have IDNA in their URLs; a name that it rejects is only written in ASCII.
-    return canonical_host(host if host.isascii() else host.encode("idna").decode("ascii"))
+    return canonical_host(host)
 
 
 # ---- the text of problems

@@ -360,6 +360,20 @@ async def test_hosts_that_the_idna_package_rejects_are_downloaded(
         assert peer.names == [host.encode()]
 
 
+@beyond_stock("raises a UnicodeError")
+async def test_a_host_that_verbatim_url_left_in_letters_of_its_own_is_downloaded(
+    transport: Transport, download: Any, serve: Any
+) -> None:
+    peer = serve(transport, works)
+    with resolved_to_loopback() as asked:
+        seen = await sent(peer, download, url=peer.url("/é", host="bücher.example"), meta={"verbatim_url": True})
+    assert asked == ["xn--bcher-kva.example"]
+    assert seen.authorities == [f"xn--bcher-kva.example:{peer.port}".encode()]
+    assert seen.target == "/é".encode()
+    if transport.secure:
+        assert peer.names == [b"xn--bcher-kva.example"]
+
+
 # 2.10
 
 

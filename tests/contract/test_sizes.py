@@ -305,4 +305,5 @@ async def test_a_body_is_not_copied_more_than_once(
         tracemalloc.stop()
     assert len(response.body) == size
     assert now < size + 2 * MIB, "the body is held once"
-    assert peak < 2 * size + 4 * MIB, "it was copied at most once on its way"
+    # A buffer that grows is an eighth larger than what is in it; a copy would be a whole size more.
+    assert peak < 1.25 * size + 2 * MIB, "nor was it ever there twice"

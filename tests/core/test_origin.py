@@ -43,6 +43,7 @@ def test_scheme_host_and_port_each_make_another_origin() -> None:
     [
         ("ftp", "a.example", None, "'ftp'"),
         ("https", "", None, "no host"),
+        ("https", "ü" * 64 + ".example", None, "too long"),
         ("https", "a.example", 0, "port 0"),
         ("https", "a.example", 65_536, "port 65536"),
         ("https", "a.example", -1, "port -1"),
@@ -58,6 +59,7 @@ def test_what_is_no_origin_is_refused_by_name(scheme: str, host: str, port: int 
     [
         ("A.Example", "a.example"),
         ("foo_bar.example", "foo_bar.example"),
+        ("Bücher.example", "xn--bcher-kva.example"),
         ("xn--i-7iq.ws", "xn--i-7iq.ws"),
         ("127.0.0.1", "127.0.0.1"),
         ("[2001:DB8:0:0:0:0:0:1]", "2001:db8::1"),
