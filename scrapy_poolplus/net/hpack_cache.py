@@ -30,6 +30,9 @@ TABLE_SIZE = 4096
 BOMB_FACTOR = 4
 """A header list this many times over the limit is no list any more: decoding it to its end would be the attack."""
 
+MAX_RESIZES = 16
+"""Table size updates in one block. Two are ever needed (RFC 7541 4.2); 128 KiB of them take a tenth of a second."""
+
 _ENTRY_OVERHEAD = 32
 _MEMO_STRING = 256
 _MAX_INTEGER_BYTES = 5
@@ -64,7 +67,7 @@ class HeaderDecoder:
 
     def _decode(self, block: bytes) -> Headers | None:
         fields: Headers = []
-        total, position, end = 0, 0, len(block)
+        total, position, end, resized = 0, 0, len(block), 0
         while position < end:
             byte = block[position]
             if byte & 0x80:
@@ -76,6 +79,9 @@ class HeaderDecoder:
                 size, position = _integer(block, position, 0x1F)
                 if size > self._allowed:
                     raise HeaderBlockError(f"a table of {size} bytes, {self._allowed} allowed")
+                resized += 1
+                if resized > MAX_RESIZES:
+                    raise HeaderBlockError(f"more than {MAX_RESIZES} table size updates in a header block")
                 self._table.resize(size)
                 continue
             else:

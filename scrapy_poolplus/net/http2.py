@@ -82,6 +82,8 @@ class Http2Engine:
         self._exchanges: dict[int, Stream] = {}
         """By the id of the exchange: all that is queued or open."""
         self._next_id = first_stream
+        self._late = 0
+        """Bytes of DATA that may still come for streams that have ended: what their windows had left."""
         self._promised = 0
         self._peer_limit: int | None = None
         self._settings_acked = False
@@ -288,6 +290,9 @@ class Http2Engine:
         self._give_back(self._window, 0)
         stream = self._stream_of(frame.stream)
         if stream is None:
+            self._late -= frame.size
+            if self._late < 0:
+                raise PeerFaultError("DATA on closed streams, beyond their windows", ErrorCodes.STREAM_CLOSED)
             return
         stream.wire_received += gate.HEAD_SIZE + frame.size
         if not stream.window.take(frame.size):
@@ -405,12 +410,14 @@ class Http2Engine:
         if frame.promised % 2 or frame.promised <= self._promised:
             raise PeerFaultError(f"PUSH_PROMISE of stream {frame.promised}")
         self._promised = frame.promised
+        self._late += self._config.stream_window
         self._book.refuse(frame.promised)
 
     # Ends
 
     def _end(self, stream: Stream, outcome: Outcome) -> None:
-        self._streams.pop(stream.id, None)
+        if self._streams.pop(stream.id, None) is not None:
+            self._late += stream.window.left
         self._exchanges.pop(id(stream.exchange), None)
         if stream.uploading:
             self._uploads.forget(stream)

@@ -21,6 +21,11 @@ class ReceiveWindow:
         self._left = size
         self._owed = 0
 
+    @property
+    def left(self) -> int:
+        """What may still come."""
+        return self._left
+
     def take(self, size: int) -> bool:
         """A frame came. False: the peer sent more than it may."""
         self._left -= size

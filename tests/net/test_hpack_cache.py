@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from scrapy_poolplus.net.hpack_cache import (
     BOMB_FACTOR,
+    MAX_RESIZES,
     STATIC,
     TABLE_SIZE,
     HeaderBlockError,
@@ -184,6 +185,14 @@ def test_a_list_over_the_limit_is_none_and_the_table_stays_right() -> None:
     encoder, decoder = Encoder(), HeaderDecoder(500)
     assert decoder.decode(encoder.encode([(b"x-%d" % number, b"v" * 50) for number in range(8)])) is None
     assert decoder.decode(encoder.encode([(b"x-7", b"v" * 50)])) == [(b"x-7", b"v" * 50)]
+
+
+def test_a_block_of_table_size_updates_without_end_is_an_error() -> None:
+    decoder = HeaderDecoder(LIMIT)
+    assert decoder.decode(b"\x20" * MAX_RESIZES + b"\x88") == [(b":status", b"200")]
+    assert decoder.decode(b"\x20" * MAX_RESIZES + b"\x88") == [(b":status", b"200")], "counted for each block"
+    with pytest.raises(HeaderBlockError, match="table size updates"):
+        decoder.decode(b"\x20" * (MAX_RESIZES + 1) + b"\x88")
 
 
 def test_a_list_far_over_the_limit_is_a_bomb() -> None:

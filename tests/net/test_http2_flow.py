@@ -316,6 +316,28 @@ def test_nothing_but_late_data_is_given_back_too() -> None:
     assert sum(frame.window_increment for frame in peer.pending()) == 45_000  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("ended_by", ["us", "the peer"])
+def test_late_data_is_borne_as_far_as_the_closed_streams_windows_went(ended_by: str) -> None:
+    """Whoever reset a stream cannot know what was on its way; more than its window cannot have been."""
+    talk = Conversation(EngineConfig(connection_window=65_535, stream_window=30_000))
+    peer = talk.greeted()
+    first, second = talk.asked(b"/1", b"/2")
+    peer.headers(1, [(b":status", b"200")])
+    if ended_by == "us":
+        talk.engine.cancel(first, talk.now)
+        talk.turn()
+    else:
+        peer.reset(1)
+    peer.data(1, b"x" * 15_000)
+    peer.data(1, b"x" * 15_000)
+    assert talk.owner.failure is None
+    peer.data(1, b"x")
+    assert talk.owner.failure is not None
+    assert talk.owner.failure[1] is CloseReason.PROTOCOL_ERROR
+    assert second.outcome is not None
+    assert peer.pending()[-1].error_code == ErrorCodes.STREAM_CLOSED  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("stream_window", [10_000, 100_000])
 def test_data_beyond_a_window_costs_the_connection(stream_window: int) -> None:
     talk = Conversation(EngineConfig(stream_window=stream_window, connection_window=65_535, max_frame_size=100_000))

@@ -28,21 +28,27 @@ ATTACKS = {
     "http/sends_a_header_of_1_mb": "header",
     "http/floods_interim_responses": "interim",
     "https/floods_interim_responses": "interim",
+    "http/says_two_lengths": "Content-Length is given twice",
+    "http/says_status_99999": "99999",
+    "http/speaks_http_09": "does not begin with an HTTP/1 status line",
     "h2/speaks_http1": "HTTP/1",
     "h2/floods_continuation": "header block",
     "h2/floods_empty_continuation": "header block",
     "h2/floods_pings": "PING",
     "h2/floods_settings": "SETTINGS",
+    "h2/toggles_its_settings": "SETTINGS",
     "h2/floods_resets": "reset stream 1",
     "h2/floods_empty_data": "DATA",
     "h2/floods_interim_heads": "interim",
     "h2/sends_an_hpack_bomb": "header list",
+    "h2/resizes_its_table_for_ever": "table size",
     "h2/sends_a_frame_of_16_mb": "frame",
 }
 # Those that come when the response has begun: what there is of it can be had by DOWNLOAD_FAIL_ON_DATALOSS = False.
 LATE_ATTACKS = {
     "http/floods_a_chunk_extension": "chunk-size line",
     "http/floods_trailers": "trailer section",
+    "http/overflows_a_chunk_size": "not a chunk size",
 }
 MEMORY = 20 << 20
 BLOCKED = 0.1
@@ -104,6 +110,22 @@ async def test_an_attack_costs_one_request(run_crawl: RunCrawl, hostile: Hostile
     assert [type(error) for error in crawled.failures] == [kind]
     assert re.search((ATTACKS | LATE_ATTACKS)[attack], str(crawled.failures[0]))
     assert [response.body for response in crawled.responses] == [b"good"] * len(good)
+    assert turns.longest < BLOCKED
+
+
+@pytest.mark.parametrize("peer", ["http/sends_20000_short_headers", "h2/floods_a_closed_stream"])
+@ensureDeferred
+async def test_a_response_with_far_too_much_around_it_is_read_and_harms_nobody(
+    run_crawl: RunCrawl, hostile: Hostile, peer: str
+) -> None:
+    from twisted.internet import reactor
+
+    good = [hostile.url(f"{scheme}/good", str(n)) for scheme in ("http", "https") for n in range(25)]
+    await run_crawl(good[:1])
+    with little_memory(), Turns(reactor) as turns:
+        crawled = await run_crawl([hostile.url(peer), *good], DOWNLOAD_TIMEOUT=30)
+    assert not crawled.failures
+    assert [response.body for response in crawled.responses] == [b"good"] * (1 + len(good))
     assert turns.longest < BLOCKED
 
 

@@ -188,6 +188,42 @@ def floods_trailers(connection: socket.socket, number: int) -> None:
 
 
 @peer("http", "https")
+def overflows_a_chunk_size(connection: socket.socket, number: int) -> None:
+    asked(connection)
+    connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10000000000000004\r\ngood\r\n0\r\n\r\n")
+    time.sleep(FOREVER)
+
+
+@peer("http", "https")
+def says_two_lengths(connection: socket.socket, number: int) -> None:
+    asked(connection)
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nContent-Length: 40\r\n\r\ngood")
+    time.sleep(FOREVER)
+
+
+@peer("http", "https")
+def says_status_99999(connection: socket.socket, number: int) -> None:
+    asked(connection)
+    connection.sendall(b"HTTP/1.1 99999 OK\r\nContent-Length: 4\r\n\r\ngood")
+    time.sleep(FOREVER)
+
+
+@peer("http", "https")
+def speaks_http_09(connection: socket.socket, number: int) -> None:
+    asked(connection)
+    connection.sendall(b"<html>good</html>")
+    time.sleep(FOREVER)
+
+
+@peer("http", "https")
+def sends_20000_short_headers(connection: socket.socket, number: int) -> None:
+    """Within the limit on the head's bytes."""
+    asked(connection)
+    connection.sendall(b"HTTP/1.1 200 OK\nContent-Length: 4\n" + b"a:\n" * 20_000 + b"\ngood")
+    time.sleep(FOREVER)
+
+
+@peer("http", "https")
 def floods_a_body(connection: socket.socket, number: int) -> None:
     asked(connection)
     connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
@@ -302,6 +338,14 @@ def floods_settings(connection: socket.socket, number: int) -> None:
 
 
 @peer("h2")
+def toggles_its_settings(connection: socket.socket, number: int) -> None:
+    """Each of them changes the room for streams and the windows of all."""
+    preface(connection)
+    both = [SettingsFrame(0, settings={3: n * 100, 4: 65_535 + n}).serialize() for n in (0, 1)]
+    endless(connection, (both[n % 2] for n in count()))
+
+
+@peer("h2")
 def floods_resets(connection: socket.socket, number: int) -> None:
     preface(connection)
     one = RstStreamFrame(1, error_code=0).serialize()
@@ -339,6 +383,25 @@ def sends_an_hpack_bomb(connection: socket.socket, number: int) -> None:
     block = b"\x88" + b"\x40\x01x" + b"\x7f" + encoded_integer(4000 - 127) + b"v" * 4000 + b"\xbe" * 10_000
     send(connection, HeadersFrame(1, block, flags=["END_HEADERS", "END_STREAM"]))
     time.sleep(FOREVER)
+
+
+@peer("h2")
+def resizes_its_table_for_ever(connection: socket.socket, number: int) -> None:
+    """A header block of 120 KB that says nothing but a size of the table (RFC 7541 6.3), a byte each time."""
+    preface(connection)
+    piece = b"\x20" * 16_384
+    send(connection, HeadersFrame(1, piece), *[ContinuationFrame(1, piece)] * 6)
+    send(connection, ContinuationFrame(1, b"\x88", flags=["END_HEADERS"]))
+    time.sleep(FOREVER)
+
+
+@peer("h2")
+def floods_a_closed_stream(connection: socket.socket, number: int) -> None:
+    """What a response may not be followed by, whatever the windows say."""
+    preface(connection)
+    send(connection, h2_head(1, (b"content-length", b"4")), DataFrame(1, b"good", flags=["END_STREAM"]))
+    one = DataFrame(1, b"x" * 16_384).serialize()
+    endless(connection, (one for _ in count()))
 
 
 @peer("h2")
