@@ -56,6 +56,7 @@ DOWNLOAD_TIMEOUT = 10
 PATIENCE = 90.0
 """Seconds until a crawl is ended."""
 RELOADS_EVERY = 60
+UPLOAD = b"x" * 30_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +67,8 @@ class Scenario:
     section: str
     speaks: str
     requests: list[dict[str, Any]]
-    """Of each the ``page`` of the server, the ``path`` on the scripted host with the ``digest`` of the right body, or the
-    ``peer`` that attacks ("" for one that refuses)."""
+    """Of each the ``page`` of the server, the ``path`` on the scripted host with ``method`` and the ``digest`` of the right
+    body, or the ``peer`` that attacks ("" for one that refuses)."""
     server: Callable[[], RealServer] | None = None
     """Makes one, with the pages that `requests` ask for by number."""
     reloads: bool = False
@@ -105,6 +106,7 @@ class CompareSpider(Spider):
                 request["url"],
                 self._arrived,
                 method=request["method"],
+                body=UPLOAD if request["method"] == "POST" else b"",
                 errback=self._lost,
                 cb_kwargs={"digest": request["digest"]},
                 meta={"handle_httpstatus_all": True},
@@ -223,9 +225,18 @@ class Scenarios:
             ("HTTP_1_1_REQUIRED", "RFC 9113 7", mixed("http1-required")),
             ("SETTINGS_MAX_CONCURRENT_STREAMS lowered to 1", "RFC 9113 5.1.2", mixed("one-stream")),
             ("SETTINGS_MAX_CONCURRENT_STREAMS 0 for a while", "RFC 9113 5.1.2", mixed("no-stream")),
+            ("421 for a connection that has served", "RFC 9110 15.5.20", mixed("misdirected")),
+            ("103 before each response", "RFC 9113 8.1", [f"/interim/{n}" for n in range(100)]),
+            ("trailers after each response", "RFC 9113 8.1", [f"/trailers/{n}" for n in range(100)]),
             ("header value in Latin-1", "RFC 9110 5.5", mixed("latin1")),
         ):
             yield self._scripted(name, section, "h2", paths)
+        for name, section, what in (
+            ("GOAWAY below streams that are open, POST", "RFC 9113 6.8", "goaway-below"),
+            ("REFUSED_STREAM, POST", "RFC 9113 8.7", "refused"),
+            ("SETTINGS_INITIAL_WINDOW_SIZE 0 for a while, POST", "RFC 9113 6.9.2", "window"),
+        ):
+            yield self._scripted(name, section, "h2", mixed(what), method="POST")
         for name, section, what in (
             ("one response without `:status`", "RFC 9113 8.3.2", "no-status"),
             ("one response with an upper-case name", "RFC 9113 8.2", "upper-case"),
@@ -242,6 +253,7 @@ class Scenarios:
             ("HTTP/1.0 without keep-alive", "RFC 9112 9.3", "http10"),
             ("closed instead of an answer, once", "RFC 9110 9.2.2", "close-instead"),
             ("reset instead of an answer, once", "RFC 9110 9.2.2", "reset-instead"),
+            ("421 for a connection that has served", "RFC 9110 15.5.20", "misdirected"),
             ("103 before each response", "RFC 9110 15.2", "interim"),
             ("a second response after each", "RFC 9112 9.2", "extra"),
             ("204 with a body", "RFC 9112 6.3", "no-content"),
@@ -261,9 +273,12 @@ class Scenarios:
             ("endless CONTINUATION", "RFC 9113 10.5.1", "h2/floods_continuation"),
             ("PING flood", "RFC 9113 10.5", "h2/floods_pings"),
             ("SETTINGS flood", "RFC 9113 10.5", "h2/floods_settings"),
+            ("SETTINGS flood, each a change", "RFC 9113 10.5", "h2/toggles_its_settings"),
+            ("RST_STREAM flood", "RFC 9113 10.5", "h2/floods_resets"),
             ("empty DATA flood", "RFC 9113 10.5", "h2/floods_empty_data"),
             ("endless 103", "RFC 9113 8.1", "h2/floods_interim_heads"),
             ("HPACK bomb, 40 MB", "RFC 7541 7.3", "h2/sends_an_hpack_bomb"),
+            ("header block of table sizes", "RFC 7541 4.2", "h2/resizes_its_table_for_ever"),
             ("frame of 16 MB", "RFC 9113 4.2", "h2/sends_a_frame_of_16_mb"),
             ("HTTP/1.1 after ALPN h2", "RFC 9113 3.4", "h2/speaks_http1"),
             ("silence after the handshake", "RFC 9113 6.7", "h2/silent_after_the_handshake"),
@@ -273,7 +288,14 @@ class Scenarios:
             ("endless 100 Continue", "RFC 9110 15.2", "https/floods_interim_responses"),
             ("endless chunk extension", "RFC 9112 7.1.1", "https/floods_a_chunk_extension"),
             ("endless trailers", "RFC 9112 7.1.2", "https/floods_trailers"),
+            ("chunk size beyond 64 bits", "RFC 9112 7.1", "https/overflows_a_chunk_size"),
+            ("status 99999", "RFC 9112 4", "https/says_status_99999"),
+            ("HTTP/0.9", "RFC 9112 4", "https/speaks_http_09"),
             ("half a head, then silence", "RFC 9112 8", "https/half_a_head"),
+            ("half a body, then silence", "RFC 9112 8", "https/half_a_body"),
+            ("a body of one byte a second", "RFC 9112 8", "https/body_byte_by_byte"),
+            ("silence in the TLS handshake", "RFC 9112 9.7", "tcp/silent"),
+            ("reset right after accept", "RFC 9112 9.7", "tcp/resets"),
         ):
             yield Scenario(name, section, "h2" if peer.startswith("h2/") else "http/1.1", [{"peer": peer}], attack=True)
         for speaks in ("h2", "http/1.1"):
@@ -298,14 +320,22 @@ class Scenarios:
 
     @staticmethod
     def _scripted(
-        name: str, section: str, speaks: str, paths: list[str], *, broken: str = "", pause: float = 0.0
+        name: str,
+        section: str,
+        speaks: str,
+        paths: list[str],
+        *,
+        method: str = "GET",
+        broken: str = "",
+        pause: float = 0.0,
     ) -> Scenario:
         if broken:
             paths = [f"/slow/{n}" for n in range(8)] + [broken] + [f"/slow/{n}" for n in range(8, 15)]
         requests = []
         for path in paths:
             right = b"" if path.startswith("/no-content") else content(path, NO_BODY)
-            requests.append({"path": path, "digest": "" if path == broken else sha256(right).hexdigest()})
+            digest = "" if path == broken else sha256(right).hexdigest()
+            requests.append({"path": path, "method": method, "digest": digest})
         return Scenario(name, section, speaks, requests, pause=pause)
 
     def pem(self) -> Path:
@@ -363,7 +393,8 @@ class Comparison:
                 port = hostile[request["peer"]] if request["peer"] else free_port()
                 requests.append(asked(f"https://127.0.0.1:{port}/", None))
             elif "path" in request:
-                requests.append(asked(f"https://127.0.0.1:{good}{request['path']}", request["digest"]))
+                url = f"https://127.0.0.1:{good}{request['path']}"
+                requests.append(asked(url, request["digest"], request["method"]))
             else:
                 assert server is not None
                 page = request["page"]

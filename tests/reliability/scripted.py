@@ -73,6 +73,8 @@ class ScriptedHttp1(Http1):
             case "reset-instead" if first and self.count > 1:
                 abort(self.writer)
                 return False
+            case "misdirected" if first and self.count > 1:
+                self.writer.write(b"HTTP/1.1 421 Misdirected Request\r\nContent-Length: 0\r\n\r\n")
             case "close-capital":
                 self.writer.write(whole.replace(b"OK\r\n", b"OK\r\nConnection: Close\r\n", 1))
                 await self.writer.drain()
@@ -135,6 +137,20 @@ class ScriptedHttp2(Http2):
                 self.send(SettingsFrame(0, settings={SettingsFrame.MAX_CONCURRENT_STREAMS: 1}))
             case "no-stream":
                 await self.limit(0)
+            case "interim":
+                self.head(stream, [(":status", "103"), ("link", "</style.css>")])
+            case "trailers":
+                del self.streams[stream]
+                self.head(stream, [(":status", "200")])
+                self.send(DataFrame(stream, content(path, NO_BODY)))
+                self.head(stream, [("x-trailer", "1")], end=True)
+            case "misdirected" if self.completed:
+                del self.streams[stream]
+                self.head(stream, [(":status", "421")], end=True)
+            case "window":
+                self.send(SettingsFrame(0, settings={SettingsFrame.INITIAL_WINDOW_SIZE: 0}))
+                await asyncio.sleep(SLOW)
+                self.send(SettingsFrame(0, settings={SettingsFrame.INITIAL_WINDOW_SIZE: 65_535}))
             case "push":
                 fields = [(":method", "GET"), (":scheme", "https"), (":authority", "localhost"), (":path", "/pushed")]
                 block = self.encoder.encode(fields)
