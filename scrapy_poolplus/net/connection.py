@@ -7,6 +7,7 @@ a second of grace, because a TLS peer may never answer close_notify (twisted #56
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -25,7 +26,7 @@ from scrapy_poolplus.core.errors import ConnectionLostError, Phase, PoolPlusErro
 from scrapy_poolplus.core.events import CloseReason
 from scrapy_poolplus.core.origin import HttpProtocol
 from scrapy_poolplus.core.replay import Progress
-from scrapy_poolplus.net.tls import Agreed, how_it_ended, openssl_text
+from scrapy_poolplus.net.tls import Agreed, how_it_ended, openssl_text, socket_below
 from scrapy_poolplus.net.wire import (
     Engine,
     EngineConfig,
@@ -120,6 +121,7 @@ class Connection(TwistedProtocol):
         self.bytes_sent = 0
         self.bytes_received = 0
         self.when_gone: Callable[[], None] | None = None
+        self._socket: socket.socket | None = None
         self._reactor = reactor
         self._place = place
         self._config = config
@@ -225,6 +227,20 @@ class Connection(TwistedProtocol):
         self.bytes_sent += len(data)
         self.transport.write(data)
 
+    def unread(self) -> bool:
+        """Whether the socket has something that the reactor has not read yet. It reads once a turn, which may be long
+        in a busy crawl; the rest of the time a server that has closed looks as if it still were there."""
+        if self._socket is None:
+            return False
+        try:
+            seen = self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        # After a handshake TLS 1.3 has something to say of its own, which a first request need not wait for.
+        return not (seen and self._secure and not self.bytes_received)
+
     def capacity(self, streams: int) -> None:
         """The peer allows so many streams."""
         if self._owner is not None:
@@ -254,6 +270,7 @@ class Connection(TwistedProtocol):
     def connectionMade(self) -> None:
         """TCP is connected, and the tunnel is open where there is one."""
         self.transport.setTcpNoDelay(True)
+        self._socket = socket_below(self.transport)
         self.peer = ip_address(self.transport.getPeer().host)
         if not self._secure and self._opening is not None:
             self._opening.opened(None)
@@ -276,6 +293,7 @@ class Connection(TwistedProtocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The transport is gone."""
         state, self._state = self._state, State.GONE
+        self._socket = None
         self._stop_flush()
         if self._grace is not None:
             self._grace.cancel()

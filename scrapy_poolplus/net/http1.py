@@ -83,7 +83,9 @@ class Http1Engine:
 
     def start(self, request: WireRequest, exchange: Exchange, now: float) -> None:
         """Write the request, head and body. One that is no HTTP is never written: it ends with LocalProtocolError at
-        the next ``flush``, with Progress.ENDED because no other connection could take it either."""
+        the next ``flush``, with Progress.ENDED because no other connection could take it either. Nor is one for which
+        something has come already: the server has closed, or would answer it with bytes of somebody else's response.
+        It ends with Progress.NOT_SENT, and the connection with it."""
         assert self._exchange is None, "HTTP/1.1 carries one request at a time"
         assert not self._ended, "nothing may be started on a connection that ends"
         self._exchange = exchange
@@ -91,8 +93,12 @@ class Http1Engine:
         try:
             head, self._asked_to_close = _request_head(request)
         except LocalProtocolError as error:
-            self._refusal = Outcome(error=error, progress=Progress.ENDED)
-            self._owner.flush_soon()
+            self._refuse(Outcome(error=error, progress=Progress.ENDED))
+            return
+        if self._transport.unread():
+            text = f"{request.authority.decode('latin-1')} had closed the connection, or sent what nobody had asked for"
+            self._refuse(Outcome(error=ConnectionLostError(text, phase=Phase.SEND), progress=Progress.NOT_SENT))
+            self._end(CloseReason.PEER_CLOSED)
             return
         self._heard = False
         self._parser = ResponseParser(request.method, request.authority, self._limit)
@@ -163,6 +169,11 @@ class Http1Engine:
 
     def expire(self, now: float) -> None:
         """There are no deadlines."""
+
+    def _refuse(self, outcome: Outcome) -> None:
+        """Answer the request that was not sent, in a turn of its own."""
+        self._refusal = outcome
+        self._owner.flush_soon()
 
     def _phase(self) -> Phase:
         if self._refusal is not None:

@@ -15,12 +15,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from socket import socket
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from OpenSSL import SSL
 from service_identity import CertificateError
 from service_identity.pyopenssl import verify_hostname, verify_ip_address
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IProtocol, IReactorTime
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IProtocol, IReactorTime, ISystemHandle
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.internet.ssl import Certificate
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
@@ -205,6 +206,16 @@ class TLSTransport(TLSMemoryBIOProtocol):
 def how_it_ended(transport: object, reason: Failure) -> Failure:
     """How the transport below TLS ended, or `reason` where there is no TLS."""
     return (transport.ended_by if isinstance(transport, TLSTransport) else None) or reason
+
+
+def socket_below(transport: object) -> socket | None:
+    """The TCP socket under all TLS, or None where there is none, as in tests."""
+    while isinstance(transport, TLSTransport):
+        transport = transport.transport
+    if not ISystemHandle.providedBy(transport):
+        return None
+    handle = cast("ISystemHandle", transport).getHandle()
+    return handle if isinstance(handle, socket) else None
 
 
 class _TLSFactory(TLSMemoryBIOFactory):

@@ -130,6 +130,9 @@ class EngineTransport(Protocol):
     def write(self, data: bytes) -> None:
         """Send."""
 
+    def unread(self) -> bool:
+        """Whether the peer has sent something, or closed, that was not handed to the engine yet."""
+
 
 class Engine(Protocol):
     """HTTP/1.1 or HTTP/2 on one transport.

@@ -139,7 +139,7 @@ def test_a_long_body_is_handed_on_at_once_without_a_copy() -> None:
     body = b"x" * (JOINED_BODY + 1)
     written: list[bytes] = []
 
-    class Transport:
+    class Transport(MemoryTransport):
         def write(self, data: bytes) -> None:
             written.append(data)
 
@@ -238,6 +238,43 @@ def test_a_request_that_cannot_be_sent_is_answered_before_its_connection_fails(t
     talk.engine.flush(NOW)
     assert refused.response is None
     assert [what for _, what, _ in talk.journal] == ["draining", "done", "failed"]
+
+
+def test_nothing_is_sent_where_the_server_has_spoken_or_closed_already(talk: Talk) -> None:
+    talk.start()
+    talk.hear(OK)
+    talk.transport.take()
+    talk.transport.waiting = True
+    posted = talk.start(get(b"POST", body=b"once"))
+    assert talk.owner.drained is CloseReason.PEER_CLOSED
+    assert posted.outcome is None, "told in a turn of its own"
+    talk.engine.flush(NOW)
+    assert outcome(posted).progress is Progress.NOT_SENT
+    assert isinstance(outcome(posted).error, ConnectionLostError)
+    assert not talk.transport.take()
+
+
+def test_what_had_come_before_a_request_is_not_its_response(talk: Talk) -> None:
+    talk.transport.waiting = True
+    asked = talk.start()
+    talk.hear(OK)
+    talk.engine.flush(NOW)
+    talk.hear(OK)
+    assert asked.response is None
+    assert outcome(asked).progress is Progress.NOT_SENT
+
+
+@pytest.mark.parametrize("ends", ["lost", "cancelled"])
+def test_a_request_that_was_not_sent_ends_once_whatever_comes_first(talk: Talk, ends: str) -> None:
+    talk.transport.waiting = True
+    asked = talk.start()
+    if ends == "lost":
+        talk.engine.lost(CLOSED, NOW)
+        assert outcome(asked).progress is Progress.NOT_SENT
+    else:
+        talk.engine.cancel(asked, NOW)
+        assert isinstance(outcome(asked).error, CancelledError)
+    talk.engine.flush(NOW)
 
 
 # The response

@@ -17,7 +17,10 @@ Journal = list[tuple[str, str, object]]
 
 
 class MemoryTransport:
-    """EngineTransport that keeps each write; `take` gives what was written since the last `take`."""
+    """EngineTransport that keeps each write; `take` gives what was written since the last `take`. `waiting`: what
+    `unread` says."""
+
+    waiting = False
 
     def __init__(self) -> None:
         self.writes: list[bytes] = []
@@ -25,6 +28,9 @@ class MemoryTransport:
 
     def write(self, data: bytes) -> None:
         self.writes.append(bytes(data))
+
+    def unread(self) -> bool:
+        return self.waiting
 
     def take(self) -> bytes:
         new = b"".join(self.writes[self._taken :])

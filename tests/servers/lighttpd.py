@@ -26,7 +26,7 @@ class Lighttpd(RealServer):
 
     shortest_idle = 1.0
     program = "lighttpd"
-    package = "lighttpd"
+    package = "lighttpd lighttpd-mod-openssl"
     reloading = "SIGUSR1"
 
     def command(self) -> list[str]:
