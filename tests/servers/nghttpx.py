@@ -46,7 +46,7 @@ class Nghttpx(RealServer):
     """Reloads its configuration: a new worker process listens, the old one finishes."""
 
     program = "nghttpx"
-    package = "nghttp2"
+    package = "nghttp2-proxy nghttp2-server"
 
     def __init__(
         self, folder: Path, pages: Pages, authority: trustme.CA, door: Door, limits: Limits | None = None
