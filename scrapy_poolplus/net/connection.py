@@ -238,8 +238,9 @@ class Connection(TwistedProtocol):
             return False
         except OSError:
             return True
-        # After a handshake TLS 1.3 has something to say of its own, which a first request need not wait for.
-        return not (seen and self._secure and not self.bytes_received)
+        # Before the first response it may be what TLS 1.3 says after its handshake, or a peer of another kind that greets:
+        # bytes of another exchange it cannot be.
+        return not seen or self.bytes_received > 0
 
     def capacity(self, streams: int) -> None:
         """The peer allows so many streams."""

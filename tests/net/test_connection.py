@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
@@ -10,9 +11,10 @@ from OpenSSL import SSL
 from twisted.internet.address import IPv4Address as TwistedIPv4Address
 from twisted.internet.address import IPv6Address as TwistedIPv6Address
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IHandshakeListener
+from twisted.internet.interfaces import IHandshakeListener, ISystemHandle
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from scrapy_poolplus.core.errors import ConnectionLostError, Phase, PoolClosedError, RemoteProtocolError
 from scrapy_poolplus.core.events import CloseReason
@@ -435,3 +437,42 @@ def test_repr_shows_place_protocol_state_and_bytes() -> None:
     assert repr(scene.connection) == "<Connection a.example:443 h2 OPEN sent 0 received 3>"
     scene.connection.close()
     assert repr(scene.connection) == "<Connection a.example:443 h2 CLOSED sent 7 received 3>"
+
+
+# What the reactor has not read yet
+
+
+@implementer(ISystemHandle)
+class SocketTransport(TCPTransport):
+    """Over a real socket, which nobody reads."""
+
+    def __init__(self, journal: Journal, handle: socket.socket) -> None:
+        super().__init__(journal, TwistedIPv4Address("TCP", "192.0.2.7", 443))
+        self.handle = handle
+
+    def getHandle(self) -> socket.socket:
+        return self.handle
+
+
+@pytest.mark.parametrize("used", [False, True], ids=["fresh", "used"])
+def test_what_waits_in_the_socket_is_seen(used: bool) -> None:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with ours, theirs:
+        connection = Connection(Clock(), "a.example:80", EngineConfig(), Opened(), secure=False)
+        connection.makeConnection(SocketTransport([], ours))
+        connection.ready(HttpProtocol.HTTP1, None)
+        connection.attach(RecordingConnectionOwner())
+        if used:
+            connection.start(REQUEST, RecordingExchange())
+            connection.dataReceived(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        assert not connection.unread()
+        theirs.sendall(b"bytes")
+        # A peer that greets, or TLS 1.3, speaks before the first response.
+        assert connection.unread() is used
+        ours.recv(5)
+        assert not connection.unread()
+        theirs.close()
+        assert connection.unread()
+        connection.connectionLost(Failure(ConnectionDone()))
+        assert not connection.unread(), "the socket is not ours any more"
