@@ -358,6 +358,7 @@ async def test_verbose_logging_tells_protocol_cipher_and_certificate(
     assert f'SSL connection certificate: issuer "{name}", subject "{name}"' in messages
 
 
+@beyond_stock("tells of the connection only", on=["h2"])
 async def test_verbose_logging_tells_of_each_response_of_a_kept_connection(
     transport: Transport, downloads: Any, serve: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -396,6 +397,7 @@ async def test_session_keys_are_written(
     assert all(len(line.split()) == 3 for line in lines)
 
 
+@beyond_stock("warns at each connection")
 async def test_session_keys_that_can_not_be_written_are_warned_of_once(
     transport: Transport,
     downloads: Any,
