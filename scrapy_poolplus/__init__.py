@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from scrapy_poolplus.addon import Addon
-    from scrapy_poolplus.extension import PoolPlusExtension
+    from scrapy_poolplus.extension import PoolPlusExtension, snapshot
     from scrapy_poolplus.handler import PoolPlusDownloadHandler
     from scrapy_poolplus.rotation import ConnectionRotationMiddleware, SessionFollowMiddleware, same_session
     from scrapy_poolplus.tracing import ConnectionInfo, connection_info
@@ -29,6 +29,7 @@ __all__ = [
     "__version__",
     "connection_info",
     "same_session",
+    "snapshot",
 ]
 
 _ROOMS = {
@@ -40,6 +41,7 @@ _ROOMS = {
     "PoolPlusExtension": "extension",
     "same_session": "rotation",
     "SessionFollowMiddleware": "rotation",
+    "snapshot": "extension",
 }
 
 

@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
 from scrapy_poolplus.net.wire import BodyEnd
-from scrapy_poolplus.tracing import Trace, remember
+from scrapy_poolplus.tracing import Exchanged, Trace, is_heard, remember, tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -210,17 +210,43 @@ class ResponseSink:
     def _cancel(self) -> None:
         """Nobody waits for `result` any more."""
         self._stop()
-        self._note()
+        self._note(DownloadCancelledError())
 
     def _stop(self) -> None:
         self._stopped = True
         if self.ticket is not None:
             self.ticket.cancel()
 
-    def _note(self) -> None:
-        """How the request went, for those who ask."""
-        if self.ticket is not None:
-            remember(self.request, Trace(self.ticket))
+    def _note(self, error: Exception | None = None) -> None:
+        """How the request went, for those who ask and those who write it down."""
+        if self.ticket is None:
+            return
+        trace = Trace(self.ticket)
+        remember(self.request, trace)
+        if is_heard(self._crawler):
+            tell(
+                self._crawler, self._exchanged(trace, self.ticket.wire, None if error is None else type(error).__name__)
+            )
+
+    def _exchanged(self, trace: Trace, wire: WireRequest, error: str | None) -> Exchanged:
+        head = self._head
+        return Exchanged(
+            trace=trace,
+            method=self.request.method,
+            url=self.url,
+            sent=((b"Host", wire.authority), *wire.headers),
+            upload=wire.body,
+            version="" if head is None else head.version,
+            status=0 if head is None else head.status,
+            received=() if head is None else head.headers,
+            size=self._received,
+            body=self._whole,
+            error=error,
+        )
+
+    def _whole(self) -> bytes:
+        """The body so far."""
+        return self._first if self._body is None else self._body.getvalue()
 
     def _callback(self, flags: list[str] | None) -> None:
         self._stopped = True
@@ -230,7 +256,7 @@ class ResponseSink:
 
     def _errback(self, error: Exception, cause: Exception | None = None) -> None:
         self._stopped = True
-        self._note()
+        self._note(error)
         self._first, self._body = b"", None
         error.__cause__ = cause
         self.result.errback(error)
@@ -238,7 +264,7 @@ class ResponseSink:
     def _response(self, flags: list[str] | None) -> Response:
         assert self._head is not None
         assert self._connection is not None
-        body = self._first if self._body is None else self._body.getvalue()
+        body = self._whole()
         self._first, self._body = b"", None
         cls = responsetypes.from_args(headers=self._headers, url=self.url, body=body)
         return cls(

@@ -48,6 +48,8 @@ KNOWN = (
     "POOLPLUS_ROTATION",
     "POOLPLUS_SEED",
     "POOLPLUS_HAR",
+    "POOLPLUS_HAR_BODIES",
+    "POOLPLUS_HAR_MASK",
 )
 """Every setting of ours."""
 OTHERS = ("CONCURRENT_REQUESTS", "DOWNLOAD_BIND_ADDRESS", "HTTP2_MAX_FRAME_SIZE")
@@ -78,6 +80,8 @@ class PoolConfig:
     rotates: bool = False
     seed: int | None = None
     har: str | None = None
+    har_bodies: bool = False
+    har_mask: bool = True
     bind: tuple[str, int] | None = None
     max_frame_size: int = 16_384
     warnings: tuple[str, ...] = ()
@@ -151,6 +155,8 @@ def parse(values: Mapping[str, object], around: Surroundings | None = None) -> t
         max_connections=reader.value("POOLPLUS_MAX_CONNECTIONS", from_text(integer(1)), config.max_connections),
         seed=reader.value("POOLPLUS_SEED", from_text(optional(integer())), None),
         har=reader.value("POOLPLUS_HAR", _PATH, None),
+        har_bodies=reader.value("POOLPLUS_HAR_BODIES", _ENABLED, False),
+        har_mask=reader.value("POOLPLUS_HAR_MASK", _ENABLED, True),
     )
     return replace(config, warnings=_warnings(config.max_connections, concurrency, around.descriptors)), reader.problems
 

@@ -21,9 +21,8 @@ from scrapy_poolplus.dressing import Dresser
 from scrapy_poolplus.jars import SessionJars
 from scrapy_poolplus.net.dialer import Dialer
 from scrapy_poolplus.net.tls import PolicyForHTTPS, TLSProfile, tls_version
-from scrapy_poolplus.observers.log import LogObserver
-from scrapy_poolplus.observers.stats import StatsObserver
 from scrapy_poolplus.pool import ConnectionPool
+from scrapy_poolplus.wiring import observers_of
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
@@ -64,7 +63,7 @@ class _Shared:
             max_connections=config.max_connections,
             dial_timeout=crawler.settings.getfloat("DOWNLOAD_TIMEOUT") or 180.0,
             max_frame_size=config.max_frame_size,
-            observers=[StatsObserver(crawler.stats), LogObserver()],
+            observers=observers_of(crawler, config, reactor.seconds),
             run=token_hex(4),
             session_ended=self._session_ended,
         )

@@ -6,11 +6,14 @@ middlewares replace responses. What is kept for each request is a Trace; a Conne
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from scrapy import Request
+from scrapy.crawler import Crawler
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from scrapy_poolplus.core.origin import PoolKey
     from scrapy_poolplus.exchange import Attempt, Ticket
     from scrapy_poolplus.net.wire import Timings
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +201,51 @@ _traces: WeakKeyDictionary[Request, Trace] = WeakKeyDictionary()
 def remember(request: Request, trace: Trace) -> None:
     """Keep it for as long as the request lives."""
     _traces[request] = trace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchanged:
+    """A request that is over, for those who write it down. `sent` and `received` are the headers on the wire, `upload` is
+    the request's body, `size` the bytes of the response's body as received, `body` gives them. `version`: ``"h2"``,
+    ``"HTTP/1.1"``, ``"HTTP/1.0"``, or empty without a response, whose `status` is 0 then. `error`: the class of the
+    exception that the errback gets, or None."""
+
+    trace: Trace
+    method: str
+    url: str
+    sent: Sequence[tuple[bytes, bytes]]
+    upload: bytes
+    version: str
+    status: int
+    received: Sequence[tuple[bytes, bytes]]
+    size: int
+    body: Callable[[], bytes]
+    error: str | None
+
+
+Listener = Callable[[Exchanged], None]
+_listeners: WeakKeyDictionary[Crawler, list[Listener]] = WeakKeyDictionary()
+
+
+def listen(crawler: Crawler, listener: Listener) -> None:
+    """Have `listener` told of each request of the crawler when it is over. One that raises is logged once and dropped."""
+    _listeners.setdefault(crawler, []).append(listener)
+
+
+def is_heard(crawler: Crawler) -> bool:
+    """Whether anybody listens."""
+    return crawler in _listeners
+
+
+def tell(crawler: Crawler, exchange: Exchanged) -> None:
+    """Tell all listeners of a crawler."""
+    listeners = _listeners.get(crawler, [])
+    for listener in list(listeners):
+        try:
+            listener(exchange)
+        except Exception:
+            logger.exception("%r failed at %s %s; it is dropped", listener, exchange.method, exchange.url)
+            listeners.remove(listener)
 
 
 def _between(begin: float | None, end: float | None, now: float) -> float | None:

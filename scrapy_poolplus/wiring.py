@@ -1,0 +1,56 @@
+"""Who observes a crawler's pool: made once, also where a closed pool is replaced by another one."""
+
+from __future__ import annotations
+
+import logging
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from scrapy import signals
+
+from scrapy_poolplus.core.errors import ConfigError
+from scrapy_poolplus.observers.har import HarObserver, har_path
+from scrapy_poolplus.observers.log import LogObserver
+from scrapy_poolplus.observers.signals import SignalsObserver
+from scrapy_poolplus.observers.stats import StatsObserver
+from scrapy_poolplus.tracing import listen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from scrapy.crawler import Crawler
+
+    from scrapy_poolplus.core.events import Observer
+    from scrapy_poolplus.settings import PoolConfig
+
+logger = logging.getLogger(__name__)
+
+_made: WeakKeyDictionary[Crawler, list[Observer]] = WeakKeyDictionary()
+
+
+def observers_of(crawler: Crawler, config: PoolConfig, clock: Callable[[], float]) -> list[Observer]:
+    """The observers that the settings ask for. `clock`: the pool's seconds. Raises ConfigError where POOLPLUS_HAR cannot
+    be written."""
+    if crawler not in _made:
+        assert crawler.stats is not None
+        _made[crawler] = [StatsObserver(crawler.stats), LogObserver(), SignalsObserver(crawler)]
+        if config.har is not None:
+            _made[crawler].append(_har(crawler, config, config.har, clock))
+    return _made[crawler]
+
+
+def _har(crawler: Crawler, config: PoolConfig, template: str, clock: Callable[[], float]) -> HarObserver:
+    try:
+        path = har_path(template, getattr(crawler.spider, "name", "shell"), crawler.spider)
+        har = HarObserver(
+            path, version=version("scrapy-poolplus"), clock=clock, masked=config.har_mask, bodies=config.har_bodies
+        )
+    except (OSError, ValueError) as error:
+        problem = f'POOLPLUS_HAR is "{template}", which cannot be written: {error}'
+        raise ConfigError(f"scrapy-poolplus found 1 problem in the settings:\n  1. {problem}", (problem,)) from error
+    listen(crawler, har.exchanged)
+    # The pool has closed its connections by then, and told of it.
+    crawler.signals.connect(har.close, signals.engine_stopped, weak=False)
+    logger.info("The crawl is written to %s", path)
+    return har
