@@ -15,7 +15,7 @@ _SECRET = re.compile(
     re.IGNORECASE,
 )
 _ADDRESSES = frozenset({"location", "content-location", "referer", "refresh", "link"})
-_USERINFO = re.compile(r"(?<=//)[^/?#@\s]*@")
+_USERINFO = re.compile(r"(?<=//)[^/?#\s]*@")
 _PARAMETER = re.compile(r"([?&;#])([^=&;#\s]+)=([^&;#\s>\"']*)")
 
 

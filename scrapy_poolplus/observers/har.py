@@ -29,7 +29,7 @@ from scrapy_poolplus.core.events import (
 from scrapy_poolplus.masking import MASK, is_secret, masked_form, masked_header, masked_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from scrapy_poolplus.core.origin import PoolKey
     from scrapy_poolplus.tracing import Exchanged
@@ -136,20 +136,24 @@ class HarObserver:
             return
         self._later.flush()
         self._seek_end()
+        for piece in self._rest():
+            self._append(piece)
+            if self._file is None:
+                return
+        self._stop()
+
+    def _rest(self) -> Iterator[bytes]:
+        """What follows the last entry."""
         for kind in ("connection", "session"):
-            self._append(f'\n], "_{kind}s": ['.encode())
+            yield f'\n], "_{kind}s": ['.encode()
             separator = "\n"
             self._later.seek(0)
             for line in self._later:
                 values = json.loads(line)
                 if values.pop("kind") == kind:
-                    self._append((separator + json.dumps(values)).encode())
+                    yield (separator + json.dumps(values)).encode()
                     separator = ",\n"
-        self._append(END)
-        self._later.close()
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        yield END
 
     # ---- the file
 
@@ -171,6 +175,11 @@ class HarObserver:
                 data = data[self._file.write(data) :]
         except OSError as error:
             logger.warning("POOLPLUS_HAR ends here, the file cannot be written any more: %s", error)
+            self._stop()
+
+    def _stop(self) -> None:
+        self._later.close()
+        if self._file is not None:
             self._file.close()
             self._file = None
 

@@ -1,0 +1,119 @@
+"""The running pool as text."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+from pytest_twisted import ensureDeferred
+from scrapy import Request, Spider
+from scrapy.crawler import CrawlerRunner
+from scrapy.extensions.telnet import update_telnet_vars
+from scrapy.utils.test import get_crawler
+
+from scrapy_poolplus import snapshot
+from scrapy_poolplus.core.origin import HttpProtocol
+from scrapy_poolplus.status import MOST_SHOWN, pool_line, pool_text
+from tests.conftest import StartNginx
+from tests.crawling import HANDLER
+from tests.peers.pooling import Bench
+from tests.servers.nginx import Door
+
+EXTENSION = {"EXTENSIONS": {"scrapy_poolplus.PoolPlusExtension": 0}}
+
+
+def test_an_empty_pool() -> None:
+    assert pool_text(Bench().pool) == "Pool: 0 connections, 0 requests in flight, 0 waiting"
+
+
+def test_each_connection_is_shown_with_what_is_left_of_its_budget() -> None:
+    bench = Bench(max_requests_per_connection=10, max_connection_age=60.0, max_connection_bytes=1000, max_connections=1)
+    for _ in range(3):
+        bench.ask()
+    bench.clock.advance(1.5)
+    assert pool_text(bench.pool).splitlines() == [
+        "Pool: 1 connection (1 CONNECTING), 0 requests in flight, 3 waiting",
+        "a.example:443: 1 connection, 3 waiting",
+        "  connection 1 CONNECTING for 1.5 s",
+    ]
+    bench.dials[0].connect(HttpProtocol.HTTP1)
+    bench.clock.advance(12.0)
+    assert pool_text(bench.pool).splitlines() == [
+        "Pool: 1 connection (1 BUSY), 1 request in flight, 2 waiting",
+        "a.example:443: 1 connection, 2 waiting",
+        "  connection 1 http/1.1 BUSY, 1/1 streams, 1 request (9 requests, 48.0 s, 1000 bytes left), age 12.0 s",
+    ]
+
+
+def test_a_connection_that_drains_says_why() -> None:
+    bench = Bench()
+    bench.ask()
+    bench.dials[0].connect(HttpProtocol.HTTP2)
+    bench.pool.retire()
+    assert "connection 1 h2 DRAINING, retired, 1/100 streams, 1 request, age 0.0 s" in pool_text(bench.pool)
+
+
+def test_a_large_pool_is_not_listed_whole() -> None:
+    bench = Bench(max_connections=MOST_SHOWN + 50)
+    for _ in range(MOST_SHOWN + 7):
+        bench.ask()
+        bench.dials[-1].connect(HttpProtocol.HTTP1)
+    text = pool_text(bench.pool).splitlines()
+    assert text[-1] == "... and 7 more connections"
+    assert len(text) == MOST_SHOWN + 3
+    assert pool_line(bench.pool).startswith(f"{MOST_SHOWN + 7} connections ({MOST_SHOWN + 7} BUSY)")
+
+
+def test_the_telnet_console_has_it(capsys: pytest.CaptureFixture[str]) -> None:
+    crawler = get_crawler(Spider, {**EXTENSION, "TELNETCONSOLE_ENABLED": True})
+    names: dict[str, Any] = {}
+    crawler.signals.send_catch_log(update_telnet_vars, telnet_vars=names)
+    names["poolplus"]()
+    assert capsys.readouterr().out == "Pool: 0 connections, 0 requests in flight, 0 waiting\n"
+
+
+def test_without_the_extension_there_is_no_snapshot() -> None:
+    crawler = get_crawler(Spider, {"EXTENSIONS": {}})
+    with pytest.raises(LookupError, match="PoolPlusExtension is not enabled"):
+        snapshot(crawler)
+
+
+class WatchedSpider(Spider):
+    name = "watched"
+    url: str
+
+    async def start(self) -> Any:
+        yield Request(self.url)
+
+    def parse(self, response: Any) -> None:
+        # The code that Scrapy's remote control would run.
+        self.seen.append(snapshot(self.crawler))
+
+    def __init__(self, seen: list[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.seen = seen
+
+
+@ensureDeferred
+async def test_a_running_crawl_can_be_looked_at_and_logs_its_pool(
+    nginx: StartNginx, reactor_settings: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    server = nginx()
+    settings = {
+        "DOWNLOAD_HANDLERS": {"http": HANDLER, "https": HANDLER},
+        "TELNETCONSOLE_ENABLED": False,
+        "REMOTE_CONTROL_ENABLED": False,
+        "LOGSTATS_INTERVAL": 0.05,
+        **EXTENSION,
+    }
+    seen: list[str] = []
+    with caplog.at_level(logging.INFO, "scrapy_poolplus.extension"):
+        url = server.url(Door.H2, "/slow/16384")
+        await CrawlerRunner({**reactor_settings, **settings}).crawl(WatchedSpider, seen=seen, url=url)
+    assert len(seen) == 1
+    assert "connection 1 h2 READY, 0/100 streams, 1 request, age " in seen[0]
+    lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("Pool: ")]
+    assert any(
+        "1 connection (1 READY), 1 request in flight, 0 waiting; 0% of 1 requests reused" in line for line in lines
+    )
