@@ -153,6 +153,10 @@ class Ticket:
         self.replayed_suspect = False
         self.gone = False
 
+    def sent(self) -> WireRequest:
+        """The request as it was last sent, or would have been."""
+        return self.wire if self.attempt is None else self.attempt.wire
+
     def cancel(self) -> None:
         """The response is not wanted any more; the sink hears nothing further. Does nothing when it is over."""
         if not self.gone:
@@ -175,6 +179,7 @@ class Attempt:
         "sent_at",
         "session",
         "ticket",
+        "wire",
         "wire_received",
         "wire_sent",
     )
@@ -188,6 +193,8 @@ class Attempt:
         self.dispatched_at = now
         self.asked_at = now - waited
         self.head_at: float | None = None
+        self.wire = ticket.wire
+        """As it is sent: with what travels with its session."""
         self.wire_sent = 0
         self.wire_received = 0
         self.heard_at = now
@@ -256,6 +263,7 @@ class Member:
     """A connection of the pool, from its dial on (net.connection.ConnectionOwner)."""
 
     __slots__ = (
+        "allowed",
         "completed",
         "connection",
         "dial",
@@ -279,6 +287,8 @@ class Member:
         self.dial: NetDial | None = None
         self.connection: Connection | None = None
         self.opened_at = now
+        self.allowed: int | None = None
+        """Requests of its budget."""
         self.requests = 0
         self.completed = 0
         """Exchanges that ended with a response: the proof that a connection had worked."""
@@ -313,6 +323,7 @@ class Member:
             connection.bytes_received,
             now - self.opened_at,
             now,
+            self.allowed,
         )
 
     def capacity(self, streams: int) -> None:

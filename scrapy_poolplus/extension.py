@@ -62,7 +62,7 @@ class PoolPlusExtension:
 
     def snapshot(self) -> str:
         """The pool as text: totals, who waits, each connection with its state, streams and what is left of its budget."""
-        from scrapy_poolplus.handler import shared_pool  # noqa: PLC0415
+        from scrapy_poolplus.shared import shared_pool  # noqa: PLC0415
 
         return pool_text(shared_pool(self._crawler))
 

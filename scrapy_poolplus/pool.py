@@ -353,7 +353,7 @@ class ConnectionPool:
             ticket.sink.dispatched(member.connection, reused=action.reused, waited=action.waited)
         wire = ticket.wire
         if action.session is not None and ticket.sink is not None:
-            wire = ticket.sink.dress(wire, action.session, kept=action.kept)
+            wire = attempt.wire = ticket.sink.dress(wire, action.session, kept=action.kept)
         if ticket.policy.first_byte_timeout is not None:
             self.watch(attempt, ticket.policy.first_byte_timeout, "first_byte_timeout")
         member.connection.start(wire, attempt)
@@ -398,6 +398,7 @@ class ConnectionPool:
         connection.attach(member)
         if not member.gone:
             budget = draw(member.policy, self._uniform)
+            member.allowed = budget.requests
             session = draw_session(member.policy, self._uniform) if member.policy.rotates else UNLIMITED
             self.run(self.scheduler.connected(member.number, connection.protocol, budget, now, session=session))
 

@@ -225,7 +225,8 @@ class ResponseSink:
         remember(self.request, trace)
         if is_heard(self._crawler):
             tell(
-                self._crawler, self._exchanged(trace, self.ticket.wire, None if error is None else type(error).__name__)
+                self._crawler,
+                self._exchanged(trace, self.ticket.sent(), None if error is None else type(error).__name__),
             )
 
     def _exchanged(self, trace: Trace, wire: WireRequest, error: str | None) -> Exchanged:

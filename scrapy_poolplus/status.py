@@ -10,6 +10,7 @@ from scrapy_poolplus.core.records import ConnectionState
 if TYPE_CHECKING:
     from scrapy_poolplus.core.origin import PoolKey
     from scrapy_poolplus.core.records import ConnectionRecord
+    from scrapy_poolplus.core.sessions import Session
     from scrapy_poolplus.pool import ConnectionPool
 
 MOST_SHOWN = 200
@@ -56,6 +57,8 @@ def _connection_text(record: ConnectionRecord, now: float) -> str:
         parts.append(record.reason.value)
     parts.append(f"{len(record.streams)}/{record.limit()} streams")
     parts.append(f"{_counted(record.requests, 'request')}{_left(record, now)}")
+    if record.session is not None:
+        parts.append(_session_text(record.session))
     parts.append(f"age {now - record.opened_at:.1f} s")
     return ", ".join(parts)
 
@@ -70,6 +73,12 @@ def _left(record: ConnectionRecord, now: float) -> str:
     if budget.size is not None:
         left.append(f"{max(0, budget.size - record.size)} bytes")
     return f" ({', '.join(left)} left)" if left else ""
+
+
+def _session_text(session: Session) -> str:
+    left = session.left()
+    what = "kept whole" if session.kept else "no limit" if left is None else f"{left} requests left"
+    return f"session {session.id} ({what})"
 
 
 def _counted(number: int, word: str) -> str:

@@ -137,7 +137,7 @@ class Trace:
         self.connection = member.number
         self.protocol = connection.protocol
         self.number = attempt.number
-        self.session: str | None = None
+        self.session = attempt.session
         self.peer: IPv4Address | IPv6Address | None = connection.peer
         self.tls_version = connection.tls_version
         self.tls_cipher = connection.tls_cipher

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +14,10 @@ from scrapy.crawler import CrawlerRunner
 from scrapy.extensions.telnet import update_telnet_vars
 from scrapy.utils.test import get_crawler
 
-from scrapy_poolplus import snapshot
+from scrapy_poolplus import connection_info, snapshot
 from scrapy_poolplus.core.origin import HttpProtocol
 from scrapy_poolplus.status import MOST_SHOWN, pool_line, pool_text
-from tests.conftest import StartNginx
+from tests.conftest import RunCrawl, StartNginx
 from tests.crawling import HANDLER
 from tests.peers.pooling import Bench
 from tests.servers.nginx import Door
@@ -117,3 +119,25 @@ async def test_a_running_crawl_can_be_looked_at_and_logs_its_pool(
     assert any(
         "1 connection (1 READY), 1 request in flight, 0 waiting; 0% of 1 requests reused" in line for line in lines
     )
+
+
+@ensureDeferred
+async def test_sessions_are_shown_and_named_in_infos_and_har(
+    run_crawl: RunCrawl, nginx: StartNginx, tmp_path: Path
+) -> None:
+    server = nginx()
+    har = tmp_path / "crawl.har"
+    crawled = await run_crawl(
+        [server.url(Door.H2, f"/100?{n}") for n in range(30)],
+        DOWNLOADER_MIDDLEWARES={"scrapy_poolplus.ConnectionRotationMiddleware": 690},
+        SPIDER_MIDDLEWARES={"scrapy_poolplus.SessionFollowMiddleware": 50},
+        POOLPLUS_ROTATION=10,
+        POOLPLUS_HAR=str(har),
+    )
+    sessions = {connection_info(response).session for response in crawled.responses}
+    assert None not in sessions
+    assert len(sessions) >= 3
+    log = json.loads(har.read_text())["log"]
+    assert {entry["_session"] for entry in log["entries"]} == sessions
+    assert {session["id"] for session in log["_sessions"]} >= sessions
+    assert all(session["promised"] == 10 for session in log["_sessions"])

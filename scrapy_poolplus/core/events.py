@@ -126,7 +126,8 @@ class ConnectionDraining:
 @dataclass(frozen=True, slots=True)
 class ConnectionClosed:
     """It has left the pool. `seconds` is its age since it was ready (0 for a failed dial); `sent` and `received` are
-    bytes as the transport saw them, above TLS."""
+    bytes as the transport saw them, above TLS. `allowed`: requests that its own budget was drawn to, None for no limit;
+    where it carries a session, that session's budget holds besides."""
 
     connection: int
     key: PoolKey
@@ -137,6 +138,7 @@ class ConnectionClosed:
     received: int
     seconds: float
     at: float
+    allowed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

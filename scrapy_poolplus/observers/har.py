@@ -90,6 +90,7 @@ class HarObserver:
                     requests=event.requests,
                     sent=event.sent,
                     received=event.received,
+                    allowed=event.allowed,
                     **self._open.pop(event.connection, {}),
                 )
             case DialFailed():
@@ -153,6 +154,11 @@ class HarObserver:
                 if values.pop("kind") == kind:
                     yield (separator + json.dumps(values)).encode()
                     separator = ",\n"
+        for name, values in self._open.items():
+            if isinstance(name, str):
+                # A session that was open to the end.
+                yield (separator + json.dumps({"id": name, **values})).encode()
+                separator = ",\n"
         yield END
 
     # ---- the file
