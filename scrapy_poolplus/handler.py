@@ -123,7 +123,6 @@ class PoolPlusDownloadHandler:
         self._bind: tuple[str, int] | None = None
         self._keys: dict[_Place, tuple[PoolKey, Policy]] = {}
         self._slots: dict[Origin, dict[str, int]] = {}
-        self._proxies: dict[tuple[str, bytes | None], Proxy] = {}
         self._overrides: dict[tuple[str, str], Policy] = {}
         try:
             shared_pool(crawler)
@@ -223,12 +222,7 @@ class PoolPlusDownloadHandler:
         if not url:
             return None
         authorization = request.headers.get(b"Proxy-Authorization")
-        known = self._proxies.get((url, authorization))
-        if known is None:
-            if len(self._proxies) > MOST_REMEMBERED:
-                self._proxies.clear()
-            known = self._proxies[url, authorization] = read_proxy(url, authorization)
-        return known
+        return read_proxy(url, authorization)
 
     def _overridden(self, policy: Policy, overrides: object) -> Policy:
         """The policy of a request with meta ``poolplus_policy``, read once for equal ones."""
@@ -251,9 +245,11 @@ class PoolPlusDownloadHandler:
         policy = shared_config(self._crawler).table.for_host(origin.host)
         protocols = policy.protocols if origin.secure else PLAINTEXT
         known = PoolKey(Route(origin, place.proxy, place.bind), None, protocols), policy
-        if len(self._keys) > MOST_REMEMBERED:
-            self._keys.clear()
-        self._keys[place] = known
+        if place.proxy is None:
+            # Nothing is kept of a proxy once its connections are gone: a crawl may use thousands.
+            if len(self._keys) > MOST_REMEMBERED:
+                self._keys.clear()
+            self._keys[place] = known
         return known
 
     @staticmethod
@@ -337,17 +333,26 @@ def read_proxy(url: str, authorization: bytes | None) -> Proxy:
     Raises NotImplementedError for another scheme than http, https, socks5, socks5h, ValueError for a malformed URL;
     neither repeats credentials.
     """
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    scheme = parts.scheme.lower()
-    if scheme not in PROXY_PORTS:
-        raise NotImplementedError(f"proxy scheme {scheme!r} is not supported: use one of {', '.join(PROXY_PORTS)}")
-    shown = f"{scheme}://{parts.netloc.rpartition('@')[2]}"
+    scheme, colon, rest = url.rpartition("@")[2], "", ""
+    if "://" in url:
+        scheme, colon, rest = url.partition("://")
+    shown = scheme + colon + rest.rpartition("@")[2]
     try:
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ValueError(f"the proxy URL {shown} has no valid port") from error
+        parts = urlsplit(url if colon else f"http://{url}")
+        scheme, host, port = parts.scheme.lower(), parts.hostname, parts.port
+    except ValueError:
+        # Python's own error repeats the URL.
+        raise ValueError(f"the proxy URL {shown!r} cannot be read: host or port are not valid") from None
+    if "@" in url and "@" not in parts.netloc:
+        raise ValueError(
+            f"the proxy URL {shown!r} has credentials with a /, ? or # in them: escape it, as %2F, %3F or %23"
+        )
+    if scheme not in PROXY_PORTS:
+        raise NotImplementedError(
+            f"proxy scheme {scheme!r} of {shown!r} is not supported: use one of {', '.join(PROXY_PORTS)}"
+        )
     if not host:
-        raise ValueError(f"the proxy URL {shown} has no host")
+        raise ValueError(f"the proxy URL {shown!r} has no host")
     if authorization is None and parts.username is not None:
         login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         authorization = b"Basic " + b64encode(login.encode("utf-8"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from math import ceil
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from scrapy_poolplus.core.budget import preconnect_due
 from scrapy_poolplus.core.origin import HttpProtocol
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 class Spoken:
     """What a route speaks where the same protocols are offered: one for all its keys."""
 
-    __slots__ = ("protocol", "streams")
+    __slots__ = ("__weakref__", "protocol", "streams")
 
     def __init__(self, protocol: HttpProtocol | None) -> None:
         self.protocol = protocol
@@ -45,27 +46,38 @@ class Spoken:
 
 
 class RouteMemory:
-    """What routes speak, at most `size` of them, the least recently used forgotten first: a crawl of many hosts or
-    proxies must not grow (I22). A key that exists keeps what it knows."""
+    """What routes speak, at most `size` of them, the least recently used forgotten first: a crawl of many hosts must not
+    grow (I22). A key that exists keeps what it knows; of a route through a proxy nothing is known beyond that, as a
+    crawl may use thousands once."""
 
-    __slots__ = ("_size", "_spoken")
+    __slots__ = ("_proxied", "_size", "_spoken")
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._spoken: OrderedDict[tuple[Route, tuple[HttpProtocol, ...]], Spoken] = OrderedDict()
+        self._proxied: WeakValueDictionary[tuple[Route, tuple[HttpProtocol, ...]], Spoken] = WeakValueDictionary()
 
     def of(self, key: PoolKey) -> Spoken:
         """What the key's route speaks. Known at once where one protocol is offered, which says nothing about what is
         agreed on where there are two."""
         place = (key.route, key.protocols)
+        if key.route.proxy is not None:
+            proxied = self._proxied.get(place)
+            if proxied is None:
+                proxied = self._proxied[place] = _unknown(key)
+            return proxied
         spoken = self._spoken.get(place)
         if spoken is None:
-            spoken = self._spoken[place] = Spoken(key.protocols[0] if len(key.protocols) == 1 else None)
+            spoken = self._spoken[place] = _unknown(key)
             if len(self._spoken) > self._size:
                 self._spoken.popitem(last=False)
         else:
             self._spoken.move_to_end(place)
         return spoken
+
+
+def _unknown(key: PoolKey) -> Spoken:
+    return Spoken(key.protocols[0] if len(key.protocols) == 1 else None)
 
 
 def owed(key: KeyRecord, now: float) -> int:

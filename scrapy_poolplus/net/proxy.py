@@ -36,6 +36,8 @@ MAX_ANSWER = 65_536
 """Bytes of an answer to CONNECT up to its empty line."""
 MAX_SHOWN = 200
 """Bytes of an answer that is not understood, in the error's text."""
+TELLING = 4
+"""Bytes of a user name, or of the beginning of a secret, from which on they are kept out of texts."""
 
 _END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
 _STATUS_LINE = re.compile(rb"HTTP/\d\.\d +(\d{3})(?: +(.*))?")
@@ -87,6 +89,7 @@ class ConnectTalk:
         self._authorization = authorization
         self._place = place
         self._buffer = b""
+        self._searched = 0
 
     def first(self) -> bytes:
         """The request; it has the target, and the credentials where there are some."""
@@ -103,12 +106,14 @@ class ConnectTalk:
         while self.answer is None:
             if not self._buffer.startswith(b"HTTP/"[: len(self._buffer)]):
                 raise self._failed(f"the proxy answered {self.unfinished()}")
-            end = _END_OF_HEAD.search(self._buffer)
+            end = _END_OF_HEAD.search(self._buffer, self._searched)
             if end is None:
+                # It may be cut in the middle of the end.
+                self._searched = max(0, len(self._buffer) - 3)
                 if len(self._buffer) > MAX_ANSWER:
                     raise self._failed(f"the head of the proxy's answer is longer than {MAX_ANSWER} bytes")
                 break
-            head, self._buffer = self._buffer[: end.start()], self._buffer[end.end() :]
+            head, self._buffer, self._searched = self._buffer[: end.start()], self._buffer[end.end() :], 0
             self._read(head)
         if self.answer is not None and self._buffer:
             raise self._failed(f"after its answer, and before TLS began, the proxy sent {self.unfinished()}")
@@ -211,6 +216,8 @@ class SocksTalk:
         return True
 
     def _reply(self) -> bool:
+        if self._buffer[:1] not in (b"", b"\x05"):
+            raise self._failed(f"the proxy answered {self.unfinished()}, which is not SOCKS5")
         if len(self._buffer) >= 2 and self._buffer[1] != 0:
             # A refusal is complete with its code: some proxies send no address with it.
             code = self._buffer[1]
@@ -435,11 +442,23 @@ def _decoded(authorization: bytes) -> bytes | None:
 
 
 def _without_credentials(data: bytes, authorization: bytes | None) -> str:
-    """`data` for an error's text, cut, with no form in which the credentials might be repeated."""
-    decoded = _decoded(authorization or b"") or b""
-    _, _, password = decoded.partition(b":")
-    _, _, encoded = (authorization or b"").partition(b" ")
-    for secret in (authorization, encoded, decoded, password):
-        if secret:
-            data = data.replace(secret, b"***")
+    """`data` for an error's text, cut, with no form in which the credentials might be repeated, nor the beginning of one
+    where `data` ends in it."""
+    secrets = [secret for secret in _forms(authorization) if secret]
+    for secret in secrets:
+        data = data.replace(secret, b"***")
+    for secret in secrets:
+        for length in range(len(secret) - 1, TELLING - 1, -1):
+            if data.endswith(secret[:length]):
+                data = data[:-length] + b"***"
+                break
     return data[:MAX_SHOWN].decode("latin-1")
+
+
+def _forms(authorization: bytes | None) -> list[bytes]:
+    """The credentials as they were sent, and all in them that tells who asks; the longer ones first."""
+    decoded = _decoded(authorization or b"") or b""
+    user, _, password = decoded.partition(b":")
+    _, _, encoded = (authorization or b"").partition(b" ")
+    # Nearly every text has a name of a letter or two in it.
+    return [authorization or b"", encoded, decoded, password, user if len(user) >= TELLING else b""]
