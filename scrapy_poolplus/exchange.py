@@ -148,6 +148,7 @@ class Ticket:
         self.sink: Sink | None = sink
         self.seconds = seconds
         self.asked_at: float | None = None
+        """When it was last submitted: a replay begins anew."""
         self.attempt: Attempt | None = None
         self.replays = 0
         self.replayed_suspect = False
@@ -167,7 +168,6 @@ class Attempt:
     """A ticket on a connection: what the engine sees of it (net.wire.Exchange)."""
 
     __slots__ = (
-        "asked_at",
         "detached",
         "dispatched_at",
         "gone",
@@ -184,14 +184,13 @@ class Attempt:
         "wire_sent",
     )
 
-    def __init__(self, ticket: Ticket, member: Member, now: float, waited: float, session: str | None = None) -> None:
+    def __init__(self, ticket: Ticket, member: Member, now: float, session: str | None = None) -> None:
         self.session = session
         self.ticket = ticket
         self.member = member
         self.number = member.requests
         """It is the connection's nth request, counted from 1."""
         self.dispatched_at = now
-        self.asked_at = now - waited
         self.head_at: float | None = None
         self.wire = ticket.wire
         """As it is sent: with what travels with its session."""

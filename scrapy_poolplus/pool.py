@@ -149,7 +149,7 @@ class ConnectionPool:
             ticket.gone = True
             sink.failed(PoolClosedError("the connection pool is closed", phase=Phase.WAIT))
             return ticket
-        now = ticket.asked_at = self.clock.seconds()
+        now = self.clock.seconds()
         self._tickets[ticket.number] = ticket
         self._deadlines.at(now + seconds, ticket, lambda _now: self._out_of_time(ticket))
         if self._observers:
@@ -335,7 +335,7 @@ class ConnectionPool:
             # The connection was lost while this action waited: its Fail comes behind.
             return
         member.requests += 1
-        attempt = ticket.attempt = Attempt(ticket, member, now, action.waited, action.session)
+        attempt = ticket.attempt = Attempt(ticket, member, now, action.session)
         if self._observers:
             protocol = member.connection.protocol
             event = RequestDispatched(
@@ -459,6 +459,7 @@ class ConnectionPool:
             self._submit(ticket, now)
 
     def _submit(self, ticket: Ticket, now: float) -> None:
+        ticket.asked_at = now
         self.run(
             self.scheduler.submit(
                 ticket.number, ticket.key, ticket.key_policy, now, slots=ticket.slots, claim=ticket.claim

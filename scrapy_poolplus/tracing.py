@@ -144,7 +144,6 @@ class Trace:
         self.dial: Timings = connection.timings
         self.dialed_at = member.dialed_at
         self.opened_at = member.opened_at
-        self.asked_at = attempt.asked_at
         self.dispatched_at = attempt.dispatched_at
         self.sent_at = attempt.sent_at
         self.head_at = attempt.head_at
