@@ -42,7 +42,7 @@ from scrapy_poolplus.core.sessions import ANY
 from scrapy_poolplus.labels import CLAIM, read_claim
 from scrapy_poolplus.net.wire import WireRequest
 from scrapy_poolplus.response import ResponseSink
-from scrapy_poolplus.shared import close_pool, shared_config, shared_dresser, shared_pool
+from scrapy_poolplus.shared import close_pool, shared_config, shared_door, shared_dresser, shared_pool
 
 if TYPE_CHECKING:
     from scrapy import Request
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from scrapy_poolplus.core.policy import Policy
+    from scrapy_poolplus.exchange import Ticket
 
 logger = logging.getLogger(__name__)
 bad_length_logger = logging.getLogger("scrapy.core._http2.stream")
@@ -146,8 +147,23 @@ class PoolPlusDownloadHandler:
         slots = self._slots_of(key.origin, request)
         label = request.meta.get(CLAIM)
         claim = ANY if label is None else read_claim(label)
-        sink.ticket = pool.request(wire, key, policy, sink, seconds=seconds, own=own, slots=slots, claim=claim)
-        return await maybe_deferred_to_future(sink.result)
+
+        def enter() -> Ticket:
+            sink.ticket = pool.request(wire, key, policy, sink, seconds=seconds, own=own, slots=slots, claim=claim)
+            return sink.ticket
+
+        if not policy.longest_pause:
+            enter()
+            return await maybe_deferred_to_future(sink.result)
+        door = shared_door(self._crawler)
+        door.watch(self._engine())
+        sink.visit = visit = door.visit(key.origin.host, policy, enter, sink.failed)
+        try:
+            visit.arrive()
+            return await maybe_deferred_to_future(sink.result)
+        finally:
+            visit.over()
+            sink.visit = None
 
     async def close(self) -> None:
         """Closes the crawler's pool; the other instance may do so as well."""

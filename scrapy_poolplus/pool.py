@@ -98,6 +98,7 @@ class ConnectionPool:
         self._alarm = Alarm(clock, self._sweep)
         self._queue: deque[Action] = deque()
         self._running = False
+        self._when_closed: list[Callable[[], None]] = []
 
     def __repr__(self) -> str:
         return repr(self.scheduler)
@@ -110,6 +111,14 @@ class ConnectionPool:
     def observe(self, observer: Observer) -> None:
         """Have `observer` told of every event from now on."""
         self._observers.append(observer)
+
+    def tell(self, event: PoolEvent) -> None:
+        """Tell the observers of something that happened before the pool."""
+        self._emit(event)
+
+    def when_closed(self, call: Callable[[], None]) -> None:
+        """Have `call` called as soon as the pool is closed."""
+        self._when_closed.append(call)
 
     # ---- what the handler calls
 
@@ -205,6 +214,8 @@ class ConnectionPool:
             for ticket in list(self._tickets.values()):
                 # Between two attempts.
                 self.give_up(ticket, error)
+            for call in self._when_closed:
+                call()
         return self._goodbyes.wait()
 
     # ---- facts from connections

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from scrapy_poolplus.core.errors import BodyLengthError, PoolPlusError
     from scrapy_poolplus.core.policy import Policy
+    from scrapy_poolplus.door import Visit
     from scrapy_poolplus.dressing import Dresser
     from scrapy_poolplus.exchange import Ticket
     from scrapy_poolplus.net.connection import Connection
@@ -74,6 +75,7 @@ class ResponseSink:
         "result",
         "ticket",
         "url",
+        "visit",
         "warnsize",
     )
 
@@ -99,6 +101,8 @@ class ResponseSink:
         self.fail_on_dataloss = fail_on_dataloss
         self.on_dataloss = on_dataloss
         self.ticket: Ticket | None = None
+        self.visit: Visit | None = None
+        """Where hosts may have themselves paused: it hears of a response head first, and is cancelled for the ticket."""
         self.result: Deferred[Response] = Deferred(lambda _: self._cancel())
         self._crawler = crawler
         self._translate = translate
@@ -151,6 +155,8 @@ class ResponseSink:
 
     def head(self, head: ResponseHead, now: float) -> None:
         """See pool.Sink. Latency is from the request written to here: what the server took, not the pool."""
+        if self.visit is not None:
+            self.visit.head(head)
         sent_at = now if self._sent_at is None else self._sent_at
         self.request.meta["download_latency"] = max(LATENCY_FLOOR, now - sent_at)
         self._head = head
@@ -214,7 +220,9 @@ class ResponseSink:
 
     def _stop(self) -> None:
         self._stopped = True
-        if self.ticket is not None:
+        if self.visit is not None:
+            self.visit.cancel()
+        elif self.ticket is not None:
             self.ticket.cancel()
 
     def _note(self, error: Exception | None = None) -> None:

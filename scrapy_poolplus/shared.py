@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from secrets import token_hex
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -17,6 +18,7 @@ from scrapy.settings import default_settings
 from scrapy.utils.defer import maybe_deferred_to_future
 
 from scrapy_poolplus import settings as poolplus_settings
+from scrapy_poolplus.door import Door
 from scrapy_poolplus.dressing import Dresser
 from scrapy_poolplus.jars import SessionJars
 from scrapy_poolplus.net.dialer import Dialer
@@ -38,6 +40,7 @@ class _Shared:
     def __init__(self, crawler: Crawler, config: PoolConfig) -> None:
         self.config = config
         self.tls = _tls_profile(crawler)
+        self.door = _door()
         self.jars = SessionJars.of(crawler)
         self.pool = self._make(crawler)
         self.dresser = Dresser(self.pool, self.jars)
@@ -56,7 +59,7 @@ class _Shared:
         from twisted.internet import reactor
 
         config = self.config
-        return ConnectionPool(
+        pool = ConnectionPool(
             clock=reactor,
             dialer=Dialer(reactor, {"default": self.tls}, forget_name=_forget_name),
             uniform=random.Random(config.seed).random,  # noqa: S311 - jitter, no secret
@@ -67,6 +70,8 @@ class _Shared:
             run=token_hex(4),
             session_ended=self._session_ended,
         )
+        self.door.stand_before(pool)
+        return pool
 
     def _session_ended(self, session: str) -> None:
         self.dresser.ended(session)
@@ -106,11 +111,22 @@ def shared_dresser(crawler: Crawler) -> Dresser:
     return _of(crawler).dresser
 
 
+def shared_door(crawler: Crawler) -> Door:
+    """The door before the crawler's pool. Raises as `shared_pool`."""
+    return _of(crawler).door
+
+
 async def close_pool(crawler: Crawler) -> None:
     """Close the crawler's pool, if there is one; may be called again."""
     shared = _shared.get(crawler)
     if shared is not None:
         await shared.close()
+
+
+def _door() -> Door:
+    from twisted.internet import reactor
+
+    return Door(reactor, time.time)
 
 
 def _forget_name(name: str) -> None:

@@ -185,6 +185,31 @@ class SessionRetired:
     at: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostPaused:
+    """A server asked by Retry-After to be left alone: nothing is sent to `host` for `seconds` from now.
+
+    `asked`: the seconds it asked for. `cut`: that is the first in this pause to be longer than ``retry_after_max``
+    allows. `again`: the host was paused already, which became `added` seconds longer; else that is all of it.
+    """
+
+    host: str
+    seconds: float
+    asked: float
+    added: float
+    again: bool
+    cut: bool
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHeld:
+    """A request waits for the end of a pause of `host`, before it is queued."""
+
+    host: str
+    at: float
+
+
 PoolEvent = (
     RequestQueued
     | RequestDispatched
@@ -199,5 +224,7 @@ PoolEvent = (
     | SessionKept
     | SessionCrossed
     | SessionRetired
+    | HostPaused
+    | RequestHeld
 )
 Observer = Callable[[PoolEvent], None]

@@ -12,6 +12,9 @@ from scrapy_poolplus.core.origin import HttpProtocol, canonical_host
 
 H2_STREAMS_BEFORE_SETTINGS = 100
 """Streams that are assumed until the peer's SETTINGS came (RFC 9113 6.5.2 recommends no less than 100)."""
+PAUSE_WITH_ROTATION = 300.0
+"""Seconds. Without rotation Scrapy's own ways hold (its RetryMiddleware retries at once), unless ``retry_after_max`` is
+set. With it a server sees many clients where there is one, and that one owes it to slow down as a whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +69,16 @@ class Policy:
         if protocol is HttpProtocol.HTTP1:
             return 1
         return min(self.max_streams, H2_STREAMS_BEFORE_SETTINGS)
+
+    @property
+    def longest_pause(self) -> float:
+        """Seconds that a host may have itself left alone by Retry-After; 0: its Retry-After is not heeded.
+
+        `rotation` is resolved by then (``settings.py``): None is off too.
+        """
+        if self.retry_after_max is not None:
+            return self.retry_after_max
+        return PAUSE_WITH_ROTATION if self.rotates else 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,9 @@
 ``poolplus/dial/abandoned``                   dials given up because nobody waited any more
 ``poolplus/wait/seconds_total``               seconds that requests waited for a connection
 ``poolplus/replays/{reason}``                 requests sent again; reasons are core.replay.Progress
+``poolplus/retry_after/pauses``               pauses of hosts that asked for one with 429 or 503
+``poolplus/retry_after/seconds_total``        seconds that these pauses were to last
+``poolplus/retry_after/held``                 requests held for the end of a pause
 ============================================  =====================================================================
 """
 
@@ -24,9 +27,11 @@ from scrapy_poolplus.core.events import (
     ConnectionClosed,
     ConnectionOpened,
     DialFailed,
+    HostPaused,
     PoolEvent,
     Replayed,
     RequestDispatched,
+    RequestHeld,
 )
 from scrapy_poolplus.core.replay import Progress
 
@@ -49,6 +54,8 @@ class StatsObserver:
             ConnectionClosed: self._closed,
             DialFailed: self._dial_failed,
             Replayed: self._replayed,
+            HostPaused: self._host_paused,
+            RequestHeld: self._held,
         }
 
     def __call__(self, event: PoolEvent) -> None:
@@ -82,6 +89,14 @@ class StatsObserver:
 
     def _replayed(self, event: Replayed) -> None:
         self._stats.inc_value(f"poolplus/replays/{_REPLAY_REASONS[event.reason]}")
+
+    def _host_paused(self, event: HostPaused) -> None:
+        if not event.again:
+            self._stats.inc_value("poolplus/retry_after/pauses")
+        self._add("poolplus/retry_after/seconds_total", event.added)
+
+    def _held(self, _event: RequestHeld) -> None:
+        self._stats.inc_value("poolplus/retry_after/held")
 
     def _add(self, key: str, seconds: float) -> None:
         self._stats.set_value(key, self._stats.get_value(key, 0.0) + seconds)

@@ -14,9 +14,11 @@ from scrapy_poolplus.core.events import (
     ConnectionOpened,
     DialFailed,
     DialStarted,
+    HostPaused,
     Replayed,
     RequestDispatched,
     RequestDone,
+    RequestHeld,
     RequestQueued,
     SessionOpened,
 )
@@ -128,6 +130,18 @@ def test_replays_are_counted_by_their_proof(
 ) -> None:
     see(Replayed(1, 1, progress.value, 1.0))
     assert found(stats) == {f"poolplus/replays/{reason}": 1}
+
+
+def test_a_pause_counts_once_with_all_its_seconds(stats: MemoryStatsCollector, see: StatsObserver) -> None:
+    see(HostPaused(host="a.example", seconds=5.0, asked=5.0, added=5.0, again=False, cut=False, at=1.0))
+    see(RequestHeld("a.example", 2.0))
+    see(RequestHeld("a.example", 3.0))
+    see(HostPaused(host="a.example", seconds=9.0, asked=9.0, added=6.5, again=True, cut=False, at=3.5))
+    assert found(stats) == {
+        "poolplus/retry_after/pauses": 1,
+        "poolplus/retry_after/seconds_total": 11.5,
+        "poolplus/retry_after/held": 2,
+    }
 
 
 def test_other_events_leave_no_stat(stats: MemoryStatsCollector, see: StatsObserver) -> None:

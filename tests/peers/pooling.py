@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,11 +77,11 @@ class FakeConnection:
         assert self.when_gone is not None
         self.when_gone()
 
-    def respond(self, body: bytes = b"body", status: int = 200) -> None:
+    def respond(self, body: bytes = b"body", status: int = 200, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         """Answer the oldest request."""
         exchange = self.exchanges.pop(0)
         exchange.sent()
-        exchange.head(ResponseHead(status, [], len(body), "HTTP/1.1"))
+        exchange.head(ResponseHead(status, list(headers), len(body), "HTTP/1.1"))
         exchange.data(body)
         exchange.done(Outcome(end=BodyEnd.COMPLETE))
 
