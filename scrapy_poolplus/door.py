@@ -270,7 +270,7 @@ def before_closing(engine: Closable, call: Callable[[], None]) -> None:
     """Call `call` when `engine` begins to close the spider.
 
     Scrapy has no signal for that: ``spider_closed`` comes when every request is answered, and those held would make it
-    wait for the end of the pause. Every way to close a spider goes through this one method; tried with 2.15 to 2.19.
+    wait for the end of the pause. Every way to close a spider goes through this one method; tried with 2.15 and 2.19.
     """
     close = engine.close_spider_async
 
