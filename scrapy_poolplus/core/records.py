@@ -126,7 +126,7 @@ class ConnectionRecord:
             if left is not None:
                 free = min(free, left)
             if self.alone:
-                free = min(free, 1 - len(self.streams))
+                free = min(free, 1 - session.in_flight)
         return max(0, free)
 
     @property

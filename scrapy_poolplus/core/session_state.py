@@ -153,13 +153,17 @@ class SessionState:
 
     def answered(self, record: ConnectionRecord, now: float) -> None:
         """The first response head of a new session is in: others may follow."""
-        key = record.key
-        record.alone = False
-        key.alone.pop(record.number, None)
+        key, session = record.key, record.session
+        assert session is not None
         seconds = now - record.asked_at
         key.answer_seconds += (seconds - key.answer_seconds) * (SMOOTHING if key.answer_seconds else 1.0)
-        if record.open:
-            key.list_ready(record)
+        session.answered = True
+        for number in sorted(session.connections):
+            other = self._state.connections[number]
+            if other.alone:
+                other.alone = False
+                other.key.alone.pop(number, None)
+                self._look_again(other)
 
     def finished(self, record: ConnectionRecord, now: float) -> None:
         """A request of a session is over."""
@@ -167,7 +171,16 @@ class SessionState:
         if session is not None:
             session.in_flight -= 1
             session.used_at = now
+            if not session.answered and len(session.connections) > 1:
+                for number in sorted(session.connections):
+                    self._look_again(self._state.connections[number])
             self._state.ended.append(session)
+
+    def _look_again(self, record: ConnectionRecord) -> None:
+        """It may have room that it had not."""
+        if record.open:
+            record.key.list_ready(record)
+            self._state.touched.append(record.key)
 
     def hold(self, session: Session) -> None:
         """Something may still have to go on in it."""
@@ -209,7 +222,10 @@ class SessionState:
             state.actions.append(Tell(SessionRetired(session.id, reason, session.requests, now)))
         for number in sorted(session.connections):
             record = state.connections[number]
-            if record.opened_at is not None:
+            if record.opened_at is None:
+                # It was to go on with this session; whoever waits is owed another one.
+                state.close(record, CloseReason.DIAL_ABANDONED)
+            else:
                 state.retire(record, reason, now)
             state.touched.append(record.key)
         for key in session.apart:

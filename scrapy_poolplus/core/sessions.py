@@ -63,6 +63,7 @@ class Session:
     """One session. `gone` is True once it was forgotten."""
 
     __slots__ = (
+        "answered",
         "apart",
         "bound",
         "budget",
@@ -92,6 +93,8 @@ class Session:
         """Drawn when its first connection is ready; None until then."""
         self.opened_at: float | None = None
         self.requests = 0
+        self.answered = False
+        """A response head came in it: it has its cookies."""
         self.connections: set[int] = set()
         """Those that carry it now, over all origins."""
         self.in_flight = 0

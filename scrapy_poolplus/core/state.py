@@ -190,7 +190,7 @@ class PoolState:
             if heard is not None:
                 self.limit(record, heard, now)
         session = record.session
-        if session is not None and not session.kept and not session.requests and protocol is HttpProtocol.HTTP2:
+        if session is not None and not session.kept and not session.answered and protocol is HttpProtocol.HTTP2:
             record.alone = True
             key.alone[record.number] = record
         key.list_ready(record)
@@ -239,7 +239,8 @@ class PoolState:
             self.close(record, reason)
             return
         record.draining = True
-        self._pass_on(record)
+        if not record.alone:
+            self._pass_on(record)
         for scope in record.key.scopes:
             scope.draining += 1
         self.actions.append(Drain(record.number, reason))
@@ -266,7 +267,8 @@ class PoolState:
             self.ended.append(session)
             if record.bound:
                 self.stranded.append(record)
-            if not record.draining:
+            if not record.draining or record.alone:
+                # What drains passed it on already, unless its first request was to be answered before.
                 self._pass_on(record)
         if key.connecting.pop(number, None) is not None:
             self.weigh(key)

@@ -55,6 +55,10 @@ class Turns:
             else:
                 state.dial(key, now)
                 self.settle(key, now)
+        if scope.blocked and scope.reclaim_at is None:
+            # Blocked when it was alone; a connection that went over to the key of a flow made that another one.
+            key = scope.most_starved()
+            self._watch(scope, max(now, key.starved_since() + key.policy.reclaim_after))
 
     def spare(self, key: KeyRecord) -> bool:
         """True where the key may have a connection more that nobody gives way for, and nobody waits for."""
