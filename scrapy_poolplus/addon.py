@@ -8,6 +8,7 @@ that won.
 from __future__ import annotations
 
 import logging
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from scrapy.settings import BaseSettings
@@ -30,7 +31,7 @@ class Addon:
 
     def update_settings(self, settings: Settings) -> None:
         """Fill in the download handlers of http and https, and add the extension and the middlewares of rotation, which
-        is off until the project turns it on."""
+        is off until the project turns it on, and the providers for scrapy-poet where that is installed."""
         if not is_enabled(settings):
             return
         handlers = _handlers(settings)
@@ -49,6 +50,11 @@ class Addon:
         settings.setdefault_in_component_priority_dict("DOWNLOADER_MIDDLEWARES", ConnectionRotationMiddleware, 690)
         settings.setdefault_in_component_priority_dict("SPIDER_MIDDLEWARES", SessionFollowMiddleware, 50)
         settings.set("POOLPLUS_ROTATION", "off", "addon")
+        if find_spec("scrapy_poet") is not None:
+            from scrapy_poolplus import poet  # noqa: PLC0415 - scrapy-poet is an extra
+
+            for provider, order in poet.PROVIDERS.items():
+                settings.setdefault_in_component_priority_dict("SCRAPY_POET_PROVIDERS", provider, order)
 
 
 def _handlers(settings: Settings) -> BaseSettings:

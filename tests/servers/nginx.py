@@ -101,6 +101,7 @@ SERVER = """\
         root {root};
         location = /ready {{ access_log off; return 204; }}
         location = /moved {{ return 302 /100; }}
+        location = /visit {{ add_header Set-Cookie "visit=$request_id"; default_type text/html; return 200 "<p>"; }}
         location /slow/ {{ alias {root}/; limit_rate 8k; }}
         location /gzip/ {{ alias {root}/; gzip on; gzip_types *; }}
         location /uploads/ {{ root {folder}; dav_methods PUT; create_full_put_path on; }}

@@ -1,0 +1,219 @@
+"""Page objects: they see their connection, their extra requests are of their session, and they can end it."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import attrs
+import pytest
+from pytest_twisted import ensureDeferred
+from scrapy import Request, Spider
+from scrapy.crawler import CrawlerRunner
+from scrapy.http import Response
+from scrapy.settings import Settings
+from scrapy_poet import DummyResponse
+from web_poet import HttpClient, WebPage
+from web_poet.serialization import deserialize_leaf, serialize_leaf
+
+from scrapy_poolplus import Addon, ConnectionInfo
+from scrapy_poolplus.poet import PROVIDERS, TRIED, Session
+from tests.conftest import StartNginx
+from tests.servers.nginx import Door, Nginx
+
+Crawl = Callable[..., Any]
+
+
+@attrs.define
+class SeenPage(WebPage[dict[str, Any]]):
+    connection: ConnectionInfo
+    session: Session
+
+    async def to_item(self) -> dict[str, Any]:
+        return {"info": self.connection, "session": self.session.id}
+
+
+@attrs.define
+class AnnotatedPage(WebPage[dict[str, Any]]):
+    connection: Annotated[ConnectionInfo, "mine"]
+
+    async def to_item(self) -> dict[str, Any]:
+        return {"info": self.connection}
+
+
+@attrs.define
+class AskingPage(WebPage[dict[str, Any]]):
+    http: HttpClient
+    connection: ConnectionInfo
+
+    async def to_item(self) -> dict[str, Any]:
+        extra = await self.http.get(str(self.response.urljoin("/100?extra")))
+        return {"info": self.connection, "extra": extra.status}
+
+
+@attrs.define
+class BurntPage(WebPage[dict[str, Any]]):
+    session: Session
+
+    async def to_item(self) -> dict[str, Any]:
+        self.session.retire()
+        return {"session": self.session.id, "retired": self.session.retired}
+
+
+class PagesSpider(Spider):
+    name = "pages"
+    page: type
+    items: list[dict[str, Any]]
+    urls: list[str]
+    meta: dict[str, Any]
+
+    async def start(self) -> AsyncIterator[Any]:
+        for url in self.urls:
+            yield Request(
+                url, meta=dict(self.meta), dont_filter=True, callback=getattr(self, f"parse_{self.page.__name__}")
+            )
+
+    async def parse_SeenPage(self, response: DummyResponse, page: SeenPage) -> None:
+        self.items.append(await page.to_item())
+
+    async def parse_AnnotatedPage(self, response: DummyResponse, page: AnnotatedPage) -> None:
+        self.items.append(await page.to_item())
+
+    async def parse_AskingPage(self, response: Response, page: AskingPage) -> None:
+        self.items.append(await page.to_item())
+
+    async def parse_BurntPage(self, response: Response, page: BurntPage) -> AsyncIterator[Request]:
+        self.items.append(await page.to_item())
+        # One after the other: a request that is under way while its session is retired still goes out in it.
+        if len(self.items) < 3:
+            yield Request(f"{response.url}&again", callback=self.parse_BurntPage)
+
+
+@pytest.fixture
+def pages(reactor_settings: dict[str, Any]) -> Crawl:
+    """`await pages(page, [url, ...], SETTING=value)`: the items, one request at a time."""
+
+    async def run(page: type, urls: list[str], meta: dict[str, Any] | None = None, **settings: Any) -> Any:
+        runner = CrawlerRunner(
+            {
+                "ADDONS": {"scrapy_poolplus.Addon": 500, "scrapy_poet.Addon": 300},
+                "CONCURRENT_REQUESTS": 1,
+                "TELNETCONSOLE_ENABLED": False,
+                "REMOTE_CONTROL_ENABLED": False,
+                **reactor_settings,
+                **settings,
+            }
+        )
+        items: list[dict[str, Any]] = []
+        await runner.crawl(PagesSpider, page=page, urls=urls, items=items, meta=meta or {})
+        return items
+
+    return run
+
+
+def log(server: Nginx) -> dict[str, Any]:
+    """By target, after the server has ended."""
+    server.stop()
+    return {entry.target: entry for entry in server.log()}
+
+
+def test_the_versions_of_scrapy_poet() -> None:
+    assert version("scrapy-poet") in TRIED, "a new version: see that tests/test_poet.py passes, then name it"
+
+
+def test_the_addon_registers_the_providers_and_leaves_what_the_project_says() -> None:
+    settings = Settings()
+    Addon().update_settings(settings)
+    assert settings.getdict("SCRAPY_POET_PROVIDERS") == PROVIDERS
+    first = next(iter(PROVIDERS))
+    settings = Settings({"SCRAPY_POET_PROVIDERS": {first: None}})
+    Addon().update_settings(settings)
+    assert settings.getdict("SCRAPY_POET_PROVIDERS")[first] is None
+
+
+@ensureDeferred
+async def test_a_page_sees_the_connection_and_the_session_of_its_response(pages: Crawl, nginx: StartNginx) -> None:
+    server = nginx()
+    urls = [server.url(Door.H2, f"/100?{n}") for n in range(3)]
+    items = await pages(SeenPage, urls, POOLPLUS_ROTATION="balanced")
+    assert [(item["info"].id, item["info"].request_number, item["info"].protocol) for item in items] == [
+        (1, 1, "h2"),
+        (1, 2, "h2"),
+        (1, 3, "h2"),
+    ]
+    assert {item["session"] for item in items} == {items[0]["info"].session}
+    assert items[0]["session"] is not None
+
+
+@ensureDeferred
+async def test_an_annotated_input_is_given_too(pages: Crawl, nginx: StartNginx) -> None:
+    (item,) = await pages(AnnotatedPage, [nginx().url(Door.TLS, "/100")])
+    assert (item["info"].id, item["info"].session) == (1, None)
+
+
+@ensureDeferred
+async def test_a_cached_response_has_empty_fields(pages: Crawl, nginx: StartNginx, tmp_path: Path) -> None:
+    url = nginx().url(Door.TLS, "/100")
+    cache = {"HTTPCACHE_ENABLED": True, "HTTPCACHE_DIR": str(tmp_path)}
+    await pages(SeenPage, [url], **cache)
+    (item,) = await pages(SeenPage, [url], **cache)
+    assert item == {"info": ConnectionInfo(), "session": None}
+
+
+@ensureDeferred
+async def test_another_handlers_response_has_empty_fields(pages: Crawl, nginx: StartNginx) -> None:
+    stock = "scrapy.core.downloader.handlers.http11.HTTP11DownloadHandler"
+    (item,) = await pages(SeenPage, [nginx().url(Door.TLS, "/100")], DOWNLOAD_HANDLERS={"https": stock})
+    assert item == {"info": ConnectionInfo(), "session": None}
+
+
+@pytest.mark.parametrize("requests", [50, 1])
+@ensureDeferred
+async def test_extra_requests_go_out_in_the_session_of_their_page(
+    pages: Crawl, nginx: StartNginx, requests: int
+) -> None:
+    server = nginx()
+    (item,) = await pages(AskingPage, [server.url(Door.H2, "/visit")], POOLPLUS_ROTATION=requests)
+    assert item["extra"] == 200
+    seen = log(server)
+    assert seen["/100?extra"].cookies == f"visit={seen['/visit'].request_id}", "its cookie jar"
+
+
+@ensureDeferred
+async def test_extra_requests_keep_cookie_jar_and_bind_address_without_rotation(
+    pages: Crawl, nginx: StartNginx
+) -> None:
+    server = nginx()
+    meta = {"cookiejar": "mine", "bindaddress": "127.0.0.1"}
+    await pages(AskingPage, [server.url(Door.H2, "/visit")], meta)
+    seen = log(server)
+    assert seen["/100?extra"].cookies == f"visit={seen['/visit'].request_id}"
+    assert seen["/100?extra"].connection == seen["/visit"].connection, "the bind address is a part of the route"
+
+
+@ensureDeferred
+async def test_a_page_that_says_so_ends_its_session(pages: Crawl, nginx: StartNginx) -> None:
+    server = nginx()
+    items = await pages(BurntPage, [server.url(Door.H2, "/visit?0")], POOLPLUS_ROTATION="balanced")
+    assert all(item["retired"] for item in items)
+    assert len({item["session"] for item in items}) == 3
+    server.stop()
+    assert len({entry.connection for entry in server.log()}) == 3
+    assert all(entry.cookies == "" for entry in server.log())
+
+
+def test_a_session_that_is_none_can_be_retired_without_effect() -> None:
+    session = Session(None, lambda name: pytest.fail("there is nothing to retire"))
+    session.retire()
+    assert session.retired
+
+
+def test_fixtures_hold_what_a_page_was_given() -> None:
+    info = ConnectionInfo(id=7, protocol="h2", waited=0.25, session="s-1")
+    written = serialize_leaf(info)
+    assert json.loads(written["info.json"])["id"] == 7
+    assert deserialize_leaf(ConnectionInfo, written) == info
+    again = deserialize_leaf(Session, serialize_leaf(Session("s-1", lambda name: None)))
+    again.retire()
+    assert (again.id, again.retired) == ("s-1", True)
