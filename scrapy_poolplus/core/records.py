@@ -286,8 +286,6 @@ class KeyRecord:
 
     def next_bound(self) -> tuple[int, ConnectionRecord] | None:
         """The oldest ticket whose connection has room now, and that is older than any that could take that room."""
-        if not self.bound:
-            return None
         ticket = min((ticket for ticket, record in self.bound.items() if record.room() > 0), default=None)
         if ticket is None or (self.waiting and self.first() < ticket):
             return None

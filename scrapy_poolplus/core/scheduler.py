@@ -342,14 +342,14 @@ class Scheduler:
         """Attach waiters, oldest first, to the oldest connection with room; dial what is owed then; pass on what came free."""
         if key.session is not None:
             self._sessions.settle(key, now)
-        while True:
-            bound = key.next_bound()
+        while (bound := key.next_bound() if key.bound else None) is not None or key.waiting:
             if bound is not None:
                 ticket, record = bound
-            elif key.waiting and (free := key.next_free()) is not None:
-                ticket, record = key.first(), free
             else:
-                break
+                free = key.next_free() if key.alone else key.oldest_with_room()
+                if free is None:
+                    break
+                ticket, record = key.first(), free
             reason = record.spent(now)
             if reason is None:
                 self._dispatch(key, record, ticket, now)

@@ -32,6 +32,8 @@ class SessionState:
 
     def queue(self, ticket: int, key: PoolKey, policy: Policy, claim: Claim, now: float) -> KeyRecord:
         """Have a request wait where its claim says; returns the key whose it is now."""
+        if claim is ANY:
+            return self._enqueue(ticket, self._key(key, policy, None), ANY, now)
         session = self._session_for(ticket, claim, policy, now)
         if session is None:
             if claim.session is not None and claim.cause is not None:
