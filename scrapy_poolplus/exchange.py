@@ -6,11 +6,12 @@ of the Coordinator, which is the pool.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from scrapy_poolplus.core.errors import BodyLengthError, Phase, PoolPlusError
 from scrapy_poolplus.core.events import CloseReason, ConnectionClosed, ConnectionOpened, DialFailed
-from scrapy_poolplus.core.origin import HttpProtocol, PoolKey, Route
+from scrapy_poolplus.core.origin import HTTP_PROXIES, HttpProtocol, PoolKey, Route
 from scrapy_poolplus.core.policy import Policy
 from scrapy_poolplus.core.replay import Progress
 from scrapy_poolplus.core.sessions import Claim
@@ -269,6 +270,7 @@ class Member:
         "dialed_at",
         "gone",
         "key",
+        "login",
         "number",
         "opened_at",
         "policy",
@@ -277,10 +279,13 @@ class Member:
         "watched",
     )
 
-    def __init__(self, pool: Coordinator, number: int, key: PoolKey, policy: Policy, now: float) -> None:
+    def __init__(
+        self, pool: Coordinator, number: int, key: PoolKey, policy: Policy, now: float, *, route: Route | None = None
+    ) -> None:
         self.pool = pool
         self.number = number
         self.key = key
+        self.login = _login_of_requests(route or key.route)
         self.policy = policy
         self.dialed_at = now
         self.dial: NetDial | None = None
@@ -294,6 +299,13 @@ class Member:
         self.watched = False
         """Its engine's next deadline is among the pool's."""
         self.gone = False
+
+    def dress(self, wire: WireRequest) -> WireRequest:
+        """The request with the credentials that its proxy wants with each (RFC 9110 11.7.1): those of this connection,
+        whatever was waited with."""
+        if self.login is None:
+            return wire
+        return replace(wire, headers=(*wire.headers, (b"Proxy-Authorization", self.login)))
 
     def carried(self) -> int:
         """Bytes in both directions."""
@@ -339,3 +351,11 @@ class Member:
         """See net.connection.ConnectionOwner."""
         if not self.gone:
             self.pool.lost(self, error, reason)
+
+
+def _login_of_requests(route: Route) -> bytes | None:
+    """Proxy-Authorization where the proxy reads the requests themselves: for an http origin behind an HTTP proxy."""
+    proxy = route.proxy
+    if proxy is None or route.origin.secure or proxy.scheme not in HTTP_PROXIES:
+        return None
+    return proxy.authorization

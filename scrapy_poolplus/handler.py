@@ -37,7 +37,8 @@ from scrapy_poolplus.core.errors import (
     PoolPlusError,
     ResolveError,
 )
-from scrapy_poolplus.core.origin import HttpProtocol, Origin, PoolKey, Proxy, Route, canonical_host
+from scrapy_poolplus.core.exits import takes_user
+from scrapy_poolplus.core.origin import HTTP_PROXIES, HttpProtocol, Origin, PoolKey, Proxy, Route, canonical_host
 from scrapy_poolplus.core.sessions import ANY
 from scrapy_poolplus.labels import CLAIM, read_claim
 from scrapy_poolplus.net.wire import WireRequest
@@ -58,7 +59,6 @@ logger = logging.getLogger(__name__)
 bad_length_logger = logging.getLogger("scrapy.core._http2.stream")
 """Scrapy's own name for it: projects filter and match that warning by it."""
 
-HTTP_PROXIES = frozenset({"http", "https"})
 PROXY_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 PLAINTEXT = (HttpProtocol.HTTP1,)
 MOST_REMEMBERED = 10_000
@@ -173,7 +173,7 @@ class PoolPlusDownloadHandler:
 
     def _wire(self, request: Request) -> tuple[WireRequest, PoolKey, Policy, Policy | None]:
         url = urlsplit(request.url)
-        bind = _bind_address(request.meta.get("bindaddress")) or self._bind
+        bind = _bind_address(request.meta.get("bindaddress"))
         proxy = self._proxy(request)
         key, policy = self._key(_Place(url.scheme, url.hostname, url.port, bind, proxy))
         headers: list[tuple[bytes, bytes]] = []
@@ -190,10 +190,8 @@ class PoolPlusDownloadHandler:
                 self._check_length(request, values)
         target = _target(request.method, url.path, url.query, request.url)
         if proxy is not None and not key.origin.secure and proxy.scheme in HTTP_PROXIES:
-            # Absolute-form, and the credentials with each request (RFC 9112 3.2.2, RFC 9110 11.7.1).
+            # Absolute-form (RFC 9112 3.2.2); the credentials are the connection's.
             target = b"http://" + _authority(key.origin) + (b"" if target == b"*" else target)
-            if proxy.authorization is not None:
-                headers.append((b"Proxy-Authorization", proxy.authorization))
         wire = WireRequest(
             method=request.method.encode("latin-1"),
             scheme=url.scheme.encode(),
@@ -260,7 +258,14 @@ class PoolPlusDownloadHandler:
             raise UnsupportedURLSchemeError(str(error)) from error
         policy = shared_config(self._crawler).table.for_host(origin.host)
         protocols = policy.protocols if origin.secure else PLAINTEXT
-        known = PoolKey(Route(origin, place.proxy, place.bind), None, protocols), policy
+        # The request's own beats the domain's, which are chosen for each connection, and these beat the setting.
+        bind = place.bind or (None if policy.bind_addresses else self._bind)
+        if policy.proxy_user is not None and place.proxy is not None and not takes_user(place.proxy):
+            raise ValueError(
+                f'proxy_user of "{policy.name}" takes a proxy with a user name and a password (Basic), or without; '
+                f"Proxy-Authorization of the request through {place.proxy} is of another scheme"
+            )
+        known = PoolKey(Route(origin, place.proxy, bind), None, protocols), policy
         if place.proxy is None:
             # Nothing is kept of a proxy once its connections are gone: a crawl may use thousands.
             if len(self._keys) > MOST_REMEMBERED:

@@ -37,6 +37,7 @@ from scrapy_poolplus.core.events import (
     RequestQueued,
     SessionKept,
 )
+from scrapy_poolplus.core.exits import exit_of
 from scrapy_poolplus.core.origin import HttpProtocol, PoolKey, Route
 from scrapy_poolplus.core.policy import Policy
 from scrapy_poolplus.core.replay import Progress, may_replay
@@ -367,7 +368,7 @@ class ConnectionPool:
             wire = attempt.wire = ticket.sink.dress(wire, action.session, kept=action.kept)
         if ticket.policy.first_byte_timeout is not None:
             self.watch(attempt, ticket.policy.first_byte_timeout, "first_byte_timeout")
-        member.connection.start(wire, attempt)
+        member.connection.start(member.dress(wire), attempt)
         self._watch_engine(member)
 
     def _dial(self, action: Dial) -> None:
@@ -377,7 +378,10 @@ class ConnectionPool:
             # It was closed again while this action waited.
             return
         policy = record.key.policy
-        member = self._members[action.connection] = Member(self, action.connection, action.key, policy, now)
+        route = exit_of(action.key.route, policy, action.session, action.turn)
+        member = self._members[action.connection] = Member(
+            self, action.connection, action.key, policy, now, route=route
+        )
         timeout, setting = policy.connect_timeout, f'connect_timeout of "{policy.name}"'
         if timeout is None:
             timeout, setting = self._dial_timeout, "DOWNLOAD_TIMEOUT"
@@ -387,7 +391,7 @@ class ConnectionPool:
         if config is None:
             config = self._configs[policy] = EngineConfig.of(policy, max_frame_size=self._max_frame_size)
         member.dial = self._dialer.dial(
-            action.key.route,
+            route,
             action.key.protocols,
             config,
             timeout=timeout,

@@ -12,7 +12,9 @@ from scrapy.utils.test import get_crawler
 
 from scrapy_poolplus.core import errors
 from scrapy_poolplus.core.errors import Phase, PhaseTimeoutError, PoolPlusError
-from scrapy_poolplus.core.origin import HttpProtocol
+from scrapy_poolplus.core.origin import HttpProtocol, Origin, PoolKey, Route
+from scrapy_poolplus.core.policy import Policy
+from scrapy_poolplus.exchange import Member
 from scrapy_poolplus.handler import PoolPlusDownloadHandler, to_scrapy
 from scrapy_poolplus.shared import shared_pool
 from tests.versions import verbatim_url
@@ -203,16 +205,18 @@ def test_a_proxy_url_may_lack_its_scheme_and_port(url, expected):
 @pytest.mark.parametrize(
     ("proxy", "target", "credentials"),
     [
-        ("http://p.example", b"http://a.example/b?c", [b"Basic abc"]),
-        ("https://p.example", b"http://a.example/b?c", [b"Basic abc"]),
-        ("socks5://p.example", b"/b?c", []),
+        ("http://p.example", b"http://a.example/b?c", b"Basic abc"),
+        ("https://p.example", b"http://a.example/b?c", b"Basic abc"),
+        ("socks5://p.example", b"/b?c", None),
     ],
 )
 def test_an_http_target_is_named_in_full_to_an_http_proxy_with_the_credentials(proxy, target, credentials):
     sent, route_proxy = through("http://a.example/b?c", proxy, **{"Proxy-Authorization": "Basic abc"})
     assert sent.target == target
-    assert [value for name, value in sent.headers if name == b"Proxy-Authorization"] == credentials
+    assert sent.headers == ()
     assert route_proxy.authorization == b"Basic abc"
+    member = Member(None, 1, PoolKey(Route(Origin.of("http", "a.example"), route_proxy)), Policy(), 0.0)
+    assert dict(member.dress(sent).headers).get(b"Proxy-Authorization") == credentials
 
 
 def test_an_https_target_never_gets_the_credentials_of_the_proxy():

@@ -16,11 +16,13 @@ from scrapy_poolplus.core.origin import PoolKey
 @dataclass(frozen=True, slots=True)
 class Dial:
     """Make a connection for `key`; report ``connected`` or ``dial_failed``. `session`: the id of whose it will be, or
-    None; a proxy login may depend on it."""
+    None. `turn`: the place of that session, or of the connection without one, among those of the origin, from which its
+    local address follows; 0 where the policy names no addresses."""
 
     connection: int
     key: PoolKey
     session: str | None = None
+    turn: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,12 +129,19 @@ class Scope:
 
 
 class OriginScope(Scope):
-    """One origin over all its keys. Exists while it has a key, or is to be left in peace."""
+    """One origin over all its keys. Exists while it has a key, or is to be left in peace. `turns`: where to begin to
+    count them, not at the same address for each of many origins."""
 
-    __slots__ = ("hold_until", "origin")
+    __slots__ = ("_turns", "hold_until", "origin")
 
-    def __init__(self, origin: Origin, limit: int | None) -> None:
+    def __init__(self, origin: Origin, limit: int | None, turns: int = 0) -> None:
         super().__init__(limit)
         self.origin = origin
         self.hold_until: float | None = None
         """No new dial before: it said ENHANCE_YOUR_CALM."""
+        self._turns = turns
+
+    def take_turn(self) -> int:
+        """The next place among its sessions, to spread them over addresses."""
+        self._turns += 1
+        return self._turns

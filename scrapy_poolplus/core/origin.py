@@ -7,11 +7,15 @@ connections had been shared across TLS names).
 
 from __future__ import annotations
 
+import binascii
+from base64 import b64decode
 from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv6Address
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
+HTTP_PROXIES = frozenset({"http", "https"})
+"""Schemes of proxies that read requests for http origins themselves."""
 
 
 class HttpProtocol(Enum):
@@ -97,33 +101,51 @@ class Proxy:
         return f"<Proxy {self}{' with credentials' if self.authorization else ''}>"
 
 
+def basic_login(authorization: bytes) -> bytes | None:
+    """``user:password`` of Basic credentials (RFC 7617), None for others."""
+    scheme, _, value = authorization.strip().partition(b" ")
+    if scheme.lower() != b"basic":
+        return None
+    try:
+        return b64decode(value, validate=True)
+    except binascii.Error:
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """Everything needed to dial: origin, proxy with credentials, local address, name of the TLS profile.
 
-    `bind` is ``(host, port)``; port 0 lets the system choose.
+    `bind` is ``(host, port)``; port 0 lets the system choose. `bind_other`: one of the other family beside it, for a
+    peer that `bind` cannot reach.
     """
 
     origin: Origin
     proxy: Proxy | None = None
     bind: tuple[str, int] | None = None
     tls: str = "default"
+    bind_other: tuple[str, int] | None = None
     _hash: int = field(init=False, repr=False, compare=False)
     """Kept: keys are looked up for each request, and hashing what is nested in them takes longer than all the rest."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_hash", hash((self.origin, self.proxy, self.bind, self.tls)))
+        object.__setattr__(self, "_hash", hash((self.origin, self.proxy, self.bind, self.tls, self.bind_other)))
 
     def __hash__(self) -> int:
         return self._hash
 
     def __reduce__(self) -> tuple[object, ...]:
         # By its values: the hash of a string is another one in another process.
-        return Route, (self.origin, self.proxy, self.bind, self.tls)
+        return Route, (self.origin, self.proxy, self.bind, self.tls, self.bind_other)
+
+    @property
+    def binds(self) -> tuple[tuple[str, int], ...]:
+        """The local addresses that it may use; none: whichever the system chooses."""
+        return tuple(bind for bind in (self.bind, self.bind_other) if bind is not None)
 
     def __str__(self) -> str:
         via = f" via proxy {self.proxy}" if self.proxy else ""
-        local = f" from {self.bind[0]}" if self.bind else ""
+        local = f" from {' or '.join(host for host, _ in self.binds)}" if self.bind else ""
         return f"{self.origin.netloc}{via}{local}"
 
 

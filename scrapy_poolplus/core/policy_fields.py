@@ -131,8 +131,8 @@ def _parse_addresses(value: object) -> tuple[str, ...]:
 def _parse_proxy_user(value: object) -> str:
     # A colon would end the user name (RFC 7617 2).
     text = _text(value)
-    places = [name for _, name, _, _ in Formatter().parse(text) if name is not None]
-    if not places or set(places) != {"session"} or ":" in text:
+    places = {(name, spec, conversion) for _, name, spec, conversion in Formatter().parse(text) if name is not None}
+    if places != {("session", "", None)} or ":" in text:
         raise UnfitError
     return text
 

@@ -80,6 +80,7 @@ class Session:
         "policy",
         "reason",
         "requests",
+        "turn",
         "used_at",
     )
 
@@ -110,6 +111,8 @@ class Session:
         """The key whose next connection goes on with it, while it has none there."""
         self.apart: set[PoolKey] = set()
         """Keys that are its own."""
+        self.turn: int | None = None
+        """Its place among the sessions of the origin that it was first dialled for; its local address follows from it."""
         self.used_at = now
         self.gone = False
 

@@ -79,7 +79,7 @@ class PoolState:
         """A record for a key that has none; `session`: whose alone it is."""
         origin = self.origins.get(key.origin)
         if origin is None:
-            origin = self.origins[key.origin] = OriginScope(key.origin, policy.max_connections)
+            origin = self.origins[key.origin] = OriginScope(key.origin, policy.max_connections, self.numbers)
         elif not origin.keys:
             origin.limit = policy.max_connections
         record = KeyRecord(key, policy, self.routes.of(key), origin, self.crawl, session)
@@ -170,7 +170,16 @@ class PoolState:
             scope.count += 1
         self.peak = max(self.peak, self.crawl.count)
         self.weigh(key)
-        self.actions.append(Dial(record.number, key.key, None if record.session is None else record.session.id))
+        session = record.session
+        turn = self._turn(key, session) if key.policy.bind_addresses else 0
+        self.actions.append(Dial(record.number, key.key, None if session is None else session.id, turn))
+
+    def _turn(self, key: KeyRecord, session: Session | None) -> int:
+        if session is None:
+            return key.origin.take_turn()
+        if session.turn is None:
+            session.turn = key.origin.take_turn()
+        return session.turn
 
     def open(self, record: ConnectionRecord, protocol: HttpProtocol, budget: Budget, now: float) -> None:
         """CONNECTING to READY, or BUSY where its peer allows no stream."""

@@ -165,8 +165,8 @@ class Dial:
         addresses = await self._addresses(host, port)
         self._timings.resolve = self._enter(Phase.CONNECT)
         place = f"proxy {self._route.proxy}" if self._route.proxy is not None else self._route.origin.netloc
-        bind = self._route.bind
-        await Race(self._reactor, addresses, port, bind=bind, place=place, build=self._protocol_stack).result
+        binds = self._route.binds
+        await Race(self._reactor, addresses, port, binds=binds, place=place, build=self._protocol_stack).result
         if self._talk is not None:
             self._timings.connect = self._enter(Phase.TUNNEL)
             self._connection.tunnel = await self._tunnel_open
@@ -200,7 +200,7 @@ class Dial:
 
     async def _addresses(self, host: str, port: int) -> list[str]:
         found = [host] if ip_version(host) is not None else await resolve(self._reactor, host, port)
-        return usable(host, found, self._route.bind)
+        return usable(host, found, self._route.binds)
 
     def _protocol_stack(self) -> IProtocol:
         """What speaks on the TCP connection, from the inside out."""

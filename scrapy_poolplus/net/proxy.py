@@ -7,9 +7,7 @@ repeats them is shown without them.
 
 from __future__ import annotations
 
-import binascii
 import re
-from base64 import b64decode
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -24,7 +22,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from scrapy_poolplus.core.errors import ConnectRefusedError, Phase, PoolPlusError, TLSError, TunnelError
-from scrapy_poolplus.core.origin import Proxy
+from scrapy_poolplus.core.origin import Proxy, basic_login
 from scrapy_poolplus.net.resolve import ip_version
 from scrapy_poolplus.net.tls import Handshake, how_it_ended, openssl_text
 from scrapy_poolplus.net.wire import Headers
@@ -275,7 +273,7 @@ class SocksTalk:
         """From the value of Proxy-Authorization, which is how Scrapy hands down a proxy's credentials."""
         if authorization is None:
             return None
-        decoded = _decoded(authorization)
+        decoded = basic_login(authorization)
         if decoded is None:
             raise self._failed("SOCKS5 takes a user name and a password (Basic), no other credentials")
         name, _, password = decoded.partition(b":")
@@ -430,17 +428,6 @@ def _headers(lines: list[bytes]) -> Headers:
     return headers
 
 
-def _decoded(authorization: bytes) -> bytes | None:
-    """``user:password`` of Basic credentials (RFC 7617), None for others."""
-    scheme, _, value = authorization.strip().partition(b" ")
-    if scheme.lower() != b"basic":
-        return None
-    try:
-        return b64decode(value, validate=True)
-    except binascii.Error:
-        return None
-
-
 def _without_credentials(data: bytes, authorization: bytes | None) -> str:
     """`data` for an error's text, cut, with no form in which the credentials might be repeated, nor the beginning of one
     where `data` ends in it."""
@@ -457,7 +444,7 @@ def _without_credentials(data: bytes, authorization: bytes | None) -> str:
 
 def _forms(authorization: bytes | None) -> list[bytes]:
     """The credentials as they were sent, and all in them that tells who asks; the longer ones first."""
-    decoded = _decoded(authorization or b"") or b""
+    decoded = basic_login(authorization or b"") or b""
     user, _, password = decoded.partition(b":")
     _, _, encoded = (authorization or b"").partition(b" ")
     # Nearly every text has a name of a letter or two in it.

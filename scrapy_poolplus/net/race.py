@@ -12,7 +12,7 @@ from twisted.internet.protocol import ClientFactory
 from twisted.python.failure import Failure
 
 from scrapy_poolplus.core.errors import ConnectError, ConnectRefusedError, Phase, PhaseTimeoutError, PoolPlusError
-from scrapy_poolplus.net.resolve import ip_version
+from scrapy_poolplus.net.resolve import bind_for, ip_version
 
 ATTEMPT_DELAY = 0.25
 """Seconds until the next address is tried beside the ones under way (RFC 8305 5)."""
@@ -42,14 +42,14 @@ class Race:
         addresses: Iterable[str],
         port: int,
         *,
-        bind: tuple[str, int] | None,
+        binds: Sequence[tuple[str, int]],
         place: str,
         build: Callable[[], IProtocol],
     ) -> None:
         self.result: Deferred[None] = Deferred(lambda _: self._stop())
         self._reactor = reactor
         self._port = port
-        self._bind = bind
+        self._binds = binds
         self._place = place
         self._build = build
         self._started = reactor.seconds()
@@ -69,9 +69,8 @@ class Race:
             self._timer = self._reactor.callLater(ATTEMPT_DELAY, self._delayed)
         try:
             # No time-out of its own: the dial's covers it.
-            connector = self._reactor.connectTCP(
-                attempt.address, self._port, attempt, timeout=None, bindAddress=self._bind
-            )
+            local = bind_for(attempt.address, self._binds)
+            connector = self._reactor.connectTCP(attempt.address, self._port, attempt, timeout=None, bindAddress=local)
         except Exception as error:  # noqa: BLE001 (an IPv6 zone that does not exist raises gaierror here)
             self.failed(attempt, error)
         else:

@@ -93,16 +93,23 @@ class NameAges:
             self._begun.popitem(last=False)
 
 
-def usable(host: str, addresses: Sequence[str], bind: tuple[str, int] | None) -> list[str]:
-    """Those of `addresses` that can be reached from the local address `bind`. ResolveError when none is left."""
-    family = ip_version(bind[0]) if bind else None
-    if bind is None or family is None:
-        return list(addresses)
-    kept = [address for address in addresses if ip_version(address) == family]
+def usable(host: str, addresses: Sequence[str], binds: Sequence[tuple[str, int]]) -> list[str]:
+    """Those of `addresses` that can be reached from one of the local addresses `binds`, from any where there are none.
+    ResolveError when none is left."""
+    kept = [address for address in addresses if not binds or bind_for(address, binds) is not None]
     if not kept:
-        text = f"{host} has no IPv{family} address, and the bind address {bind[0]} can reach no other"
+        family, local = ip_version(binds[0][0]), binds[0][0]
+        text = f"{host} has no IPv{family} address, and the bind address {local} can reach no other"
         raise ResolveError(text, phase=Phase.RESOLVE)
     return kept
+
+
+def bind_for(address: str, binds: Sequence[tuple[str, int]]) -> tuple[str, int] | None:
+    """That of `binds` from which `address` can be reached; one that is a name may be of any family."""
+    for bind in binds:
+        if ip_version(bind[0]) in (None, ip_version(address)):
+            return bind
+    return None
 
 
 def _unresolved(host: str, error: Exception | None = None) -> ResolveError:

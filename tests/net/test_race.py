@@ -65,7 +65,9 @@ class Network(Clock):
 class Scene:
     def __init__(self, *addresses: str, bind: tuple[str, int] | None = None, build: Any = Protocol) -> None:
         self.network = Network()
-        self.race = Race(self.network, addresses, 443, bind=bind, place="a.example:443", build=build)
+        self.race = Race(
+            self.network, addresses, 443, binds=(bind,) if bind else (), place="a.example:443", build=build
+        )
         self.results: list[Any] = []
         self.race.result.addBoth(self.results.append)
 
