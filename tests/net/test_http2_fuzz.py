@@ -165,6 +165,52 @@ def seed_conversation() -> bytes:
 SEED = seed_conversation()
 
 
+def frames(*given: tuple[int, int, int, bytes]) -> bytes:
+    return b"".join(
+        len(payload).to_bytes(3, "big") + bytes((kind, flag)) + stream.to_bytes(4, "big") + payload
+        for kind, flag, stream, payload in given
+    )
+
+
+STATUS_200, STATUS_204 = b"\x88", b"\x89"
+CORPUS = (
+    SEED,
+    # A push before our SETTINGS are acknowledged, and what was on its way of it.
+    frames(
+        (4, 0, 0, b""), (5, 4, 1, b"\0\0\0\2\x82\x87\x84"), (1, 5, 2, STATUS_200), (4, 1, 0, b""), (1, 5, 1, STATUS_204)
+    ),
+    # GOAWAY in two steps, refused streams, an end without NO_ERROR.
+    frames(
+        (4, 0, 0, b""),
+        (7, 0, 0, b"\x7f\xff\xff\xff\0\0\0\0"),
+        (3, 0, 3, b"\0\0\0\7"),
+        (7, 0, 0, b"\0\0\0\1\0\0\0\x0bcalm down"),
+        (1, 4, 1, STATUS_200),
+        (0, 1, 1, b"last"),
+    ),
+    # Limits and windows that go up and down under an upload.
+    frames(
+        (4, 0, 0, b"\0\3\0\0\0\0\0\4\0\0\0\0"),
+        (4, 0, 0, b"\0\1\0\0\0\0\0\5\0\0\x80\0\0\4\0\0\x40\0"),
+        (8, 0, 5, b"\0\0\x40\0"),
+        (8, 0, 0, b"\x7f\xff\0\0"),
+        (3, 0, 5, b"\0\0\0\0"),
+        (2, 0, 3, b"\0\0\0\1\x10"),
+    ),
+    # Heads with padding and priority, a table that is resized, trailers, a body that is too long.
+    frames(
+        (4, 0, 0, b"\0\x99\0\0\0\1"),
+        (1, 0x2C, 1, b"\3\0\0\0\0\x10\x88\x5c\x011\0\0\0"),
+        (0, 0, 1, b"too long"),
+        (1, 4, 3, b"\x20\x3f\x21\x88\x40\1x\1y"),
+        (0, 0, 3, b"x" * 300),
+        (1, 5, 3, b"\xbe"),
+        (0, 1, 3, b"late"),
+    ),
+)
+"""What mutations begin with."""
+
+
 def in_pieces(wire: bytes, cuts: list[int]) -> tuple[Conversation, list[RecordingExchange]]:
     talk = Conversation(CONFIG)
     exchanges = [talk.ask(b"/1"), talk.ask(b"/3"), talk.ask(b"/5", method=b"POST", body=b"x" * 100_000)]
@@ -187,7 +233,7 @@ def test_the_seed_conversation_is_understood_in_any_pieces(cuts: list[int]) -> N
 
 @st.composite
 def mutated(draw: st.DrawFn) -> bytes:
-    wire = bytearray(SEED)
+    wire = bytearray(draw(st.sampled_from(CORPUS)))
     for _ in range(draw(st.integers(1, 6))):
         at = draw(st.integers(0, len(wire)))
         kind = draw(st.sampled_from(["flip", "cut", "insert", "repeat"]))
