@@ -264,7 +264,7 @@ async def test_a_name_the_system_does_not_know_is_a_resolve_error(listening: Lis
 
 
 @ensureDeferred
-@pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..example", ".", "a\0b.example", "b." * 130, "ß" * 70])
+@pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..example", ".", "a\0b.example", "b." * 130])
 async def test_what_can_be_no_name_is_an_error_at_once(host: str, listening: Listening) -> None:
     # Given to Twisted's resolver, these would never be answered: getaddrinfo raises UnicodeError in its thread.
     error = await failure_of(dial(host, 443))
