@@ -5,6 +5,8 @@ from importlib.metadata import version as installed_version
 project = "scrapy-poolplus"
 copyright = "2026, scrapy-poolplus developers"
 release = installed_version("scrapy-poolplus")
+# For reliability.md, whose tables a script writes.
+extensions = ["myst_parser"]
 html_theme = "furo"
 html_title = project
 nitpicky = True
