@@ -26,6 +26,7 @@ from bench.pages import TEXT, body, digest, digest_of
 
 CONCURRENT_ITEMS = 1
 """Scrapy's default of 100 starts as many asyncio tasks for each response, which drowns what a handler costs."""
+WINDOWS = 20
 WARM_UP = "127.0.0.9"
 """The host of the warm-up where connections are to be opened in the time that is measured."""
 
@@ -33,13 +34,14 @@ WARM_UP = "127.0.0.9"
 @dataclass(slots=True)
 class Cost:
     """`cpu`: seconds, user and system; `wall`: seconds; `peak`, `resting`: bytes of memory, at most and at the end;
-    `rest_cpu`: seconds used while it rested; `profile`: whether a profiler took its share."""
+    `rest_cpu`: seconds used while it rested. `windows`: seconds of CPU per page, for each WINDOWS-th part of the crawl."""
 
     cpu: float = 0.0
     wall: float = 0.0
     peak: int = 0
     resting: int = 0
     rest_cpu: float = 0.0
+    windows: list[float] = field(default_factory=list)
     warm_up: int = 0
     good: int = 0
     wrong: int = 0
@@ -59,6 +61,8 @@ class BenchSpider(Spider):
         self.warm = asyncio.Event()
         self.left = 0
         self.started = (0.0, 0.0)
+        self.window = 1
+        self.marked = 0.0
 
     async def start(self) -> AsyncIterator[Request]:
         case = self.case
@@ -70,7 +74,9 @@ class BenchSpider(Spider):
         gc.collect()
         self.left = case.pages
         requests = [self.request(_host(number % case.hosts), number, self.page) for number in range(case.pages)]
-        self.started = (_cpu(), time.perf_counter())
+        self.window = max(case.pages // WINDOWS, 1)
+        self.started = (time.process_time(), time.perf_counter())
+        self.marked = self.started[0]
         for request in requests:
             yield request
 
@@ -99,16 +105,20 @@ class BenchSpider(Spider):
 
     async def one_less(self) -> None:
         self.left -= 1
+        if (self.case.pages - self.left) % self.window == 0:
+            now = time.process_time()
+            self.cost.windows.append((now - self.marked) / self.window)
+            self.marked = now
         if self.left:
             return
         cost, (cpu, wall) = self.cost, self.started
-        cost.cpu, cost.wall = _cpu() - cpu, time.perf_counter() - wall
+        cost.cpu, cost.wall = time.process_time() - cpu, time.perf_counter() - wall
         if self.case.rest:
             gc.collect()
             await asyncio.sleep(1)
-            cpu = _cpu()
+            cpu = time.process_time()
             await asyncio.sleep(self.case.rest)
-            cost.rest_cpu = _cpu() - cpu
+            cost.rest_cpu = time.process_time() - cpu
             cost.resting = _memory()
 
 
@@ -120,11 +130,6 @@ def _memory() -> int:
     """Bytes that the process has in memory now."""
     statm = Path("/proc/self/statm")
     return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
-
-
-def _cpu() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
 
 
 def crawl(case: Case, handler: str, port: int, settings: Mapping[str, Any]) -> Cost:

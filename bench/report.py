@@ -1,4 +1,8 @@
-"""From runs to figures: what each handler adds to the null handler, in the same round; the table, and JSON."""
+"""From runs to figures: what each handler adds to the null handler; the table, and JSON.
+
+A machine has other things to do, and whoever is interrupted finds cold caches. So the cost of a page is not a mean but
+the lower quartile over the windows of all rounds, where the windows of a case are alike; else that of the cheapest round.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 from bench.cases import Case, Door
@@ -18,11 +22,13 @@ from bench.handlers import H2, HTTP11, NULL, Contender
 from bench.runner import Run
 
 MEBI = 1024 * 1024
+LEAST_WINDOWS = 10
+"""Fewer have no quartiles worth the name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Of a handler in a case: the medians over rounds.
+    """Of a handler in a case; where nothing else is said the medians over rounds.
 
     `added`: CPU µs per request over the null handler, or, in a case that is `beyond` another, µs per new connection;
     for the null handler, all it takes. `ratio`: to the stock handler of the protocol. `per_idle`: KiB of memory for each
@@ -50,9 +56,9 @@ def figures(runs: Iterable[Run], cases: Sequence[Case], contenders: Sequence[Con
     found: dict[tuple[str, str], dict[int, Run]] = defaultdict(dict)
     for run in runs:
         found[run.case, run.handler][run.round] = run
-    pages = {case.name: case.pages for case in cases}
+    named = {case.name: case for case in cases}
     return [
-        _figures(case, contender.name, found, pages)
+        _figures(case, contender.name, found, named)
         for case in cases
         for contender in contenders
         if (case.name, contender.name) in found
@@ -64,32 +70,21 @@ def stock_of(case: Case) -> str:
     return H2.name if case.door is Door.H2 else HTTP11.name
 
 
-def _figures(case: Case, handler: str, found: dict[tuple[str, str], dict[int, Run]], pages: dict[str, int]) -> Figures:
+def _figures(case: Case, handler: str, found: dict[tuple[str, str], dict[int, Run]], cases: dict[str, Case]) -> Figures:
     every = found[case.name, handler]
     good = {number: run for number, run in every.items() if run.problem is None}
 
-    def added(name: str, number: int) -> float | None:
-        first, null = found[case.name, name].get(number), found[case.name, NULL.name].get(number)
-        if first is None or null is None or first.problem or null.problem:
-            return None
-        micros: float = (first.cost["cpu"] - null.cost["cpu"]) / case.pages * 1e6
-        if case.beyond is None:
-            return micros
-        steady, idle = found[case.beyond, name].get(number), found[case.beyond, NULL.name].get(number)
-        if steady is None or idle is None or steady.problem or idle.problem:
-            return None
-        return micros - float(steady.cost["cpu"] - idle.cost["cpu"]) / pages[case.beyond] * 1e6
+    def cost(which: Case, name: str) -> float | None:
+        return page_cost(which, [run for run in found[which.name, name].values() if run.problem is None])
 
-    if handler == NULL.name:
-        costs = [float(run.cost["cpu"]) / case.pages * 1e6 for run in good.values()]
-        ratios: list[float] = []
-    else:
-        costs = [cost for number in good if (cost := added(handler, number)) is not None]
-        ratios = [
-            cost / stock
-            for number in good
-            if (cost := added(handler, number)) is not None and (stock := added(stock_of(case), number)) is not None
-        ]
+    def added(name: str) -> float | None:
+        total = _less(cost(case, name), cost(case, NULL.name))
+        if case.beyond is None:
+            return total
+        steady = cases[case.beyond]
+        return _less(total, _less(cost(steady, name), cost(steady, NULL.name)))
+
+    own, stock = added(handler), added(stock_of(case))
     walls = [float(run.cost["wall"]) for run in good.values()]
     seen = [run.seen for run in good.values() if run.seen is not None]
     nulls = found[case.name, NULL.name]
@@ -102,8 +97,8 @@ def _figures(case: Case, handler: str, found: dict[tuple[str, str], dict[int, Ru
         case.name,
         handler,
         len(good),
-        _median(costs),
-        _median(ratios),
+        cost(case, handler) if handler == NULL.name else own,
+        own / stock if own is not None and stock and handler != NULL.name else None,
         _median(walls),
         _median([case.pages * max(case.size, case.upload) / wall / MEBI for wall in walls]),
         _median([run.cost["peak"] / MEBI for run in good.values()]),
@@ -114,6 +109,19 @@ def _figures(case: Case, handler: str, found: dict[tuple[str, str], dict[int, Ru
         _median([run.cost["rest_cpu"] / case.rest for run in good.values()]) if case.rest else None,
         tuple(sorted({run.problem for run in every.values() if run.problem is not None})),
     )
+
+
+def page_cost(case: Case, runs: Sequence[Run]) -> float | None:
+    """CPU µs per page; None where there is no run."""
+    windows = [window for run in runs for window in run.cost["windows"]]
+    if case.cold or len(windows) < LEAST_WINDOWS:
+        return min((float(run.cost["cpu"]) / case.pages * 1e6 for run in runs), default=None)
+    lower: float = quantiles(windows, n=4)[0]
+    return lower * 1e6
+
+
+def _less(first: float | None, second: float | None) -> float | None:
+    return None if first is None or second is None else first - second
 
 
 def _median(values: Sequence[float]) -> float | None:
