@@ -163,7 +163,7 @@ def main() -> None:
     job = json.load(sys.stdin)
     case = Case(**job["case"] | {"door": Door[job["case"]["door"]]})
     cost = crawl(case, job["handler"], job["port"], job["settings"])
-    print(json.dumps(asdict(cost)))
+    print(json.dumps(asdict(cost) | {"failures": dict(cost.failures)}))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Scrapy's objects stop here. The http and the https instance, which Scrapy makes 
 from __future__ import annotations
 
 import logging
+import re
 from base64 import b64encode
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -25,6 +26,7 @@ from scrapy.exceptions import (
 )
 from scrapy.utils.defer import maybe_deferred_to_future
 from scrapy.utils.deprecate import warn_on_deprecated_spider_attribute
+from scrapy.utils.httpobj import urlparse_cached
 
 from scrapy_poolplus import settings as poolplus_settings
 from scrapy_poolplus.core.errors import (
@@ -44,8 +46,11 @@ from scrapy_poolplus.labels import CLAIM, read_claim
 from scrapy_poolplus.net.wire import WireRequest
 from scrapy_poolplus.response import ResponseSink
 from scrapy_poolplus.shared import close_pool, shared_config, shared_door, shared_dresser, shared_pool
+from scrapy_poolplus.shortcuts import header_lists
 
 if TYPE_CHECKING:
+    from urllib.parse import ParseResult
+
     from scrapy import Request
     from scrapy.core.engine import ExecutionEngine
     from scrapy.crawler import Crawler
@@ -67,6 +72,8 @@ CONTENT_METHODS = frozenset({"POST", "PUT", "PATCH"})
 """Content-Length: 0 is sent for these without a body (RFC 9110 8.6)."""
 UNSENT = frozenset({b"host", b"content-length", b"transfer-encoding", b"proxy-authorization"})
 """Request headers that the handler or the engine makes itself, or that are not for the server."""
+
+_PATH_OR_QUERY = re.compile("[/?]")
 
 EXCEPTIONS: dict[type[PoolPlusError], type[Exception]] = {
     ResolveError: CannotResolveHostError,
@@ -91,10 +98,18 @@ class _Place(NamedTuple):
     """What of a request decides where it goes; as it stands in the URL."""
 
     scheme: str
-    host: str | None
-    port: int | None
+    netloc: str
     bind: tuple[str, int] | None
     proxy: Proxy | None
+
+
+class _Destination(NamedTuple):
+    """What is the same for all requests to a place."""
+
+    key: PoolKey
+    policy: Policy
+    scheme: bytes
+    authority: bytes
 
 
 _refused: WeakSet[Crawler] = WeakSet()
@@ -122,7 +137,7 @@ class PoolPlusDownloadHandler:
         self._verbose_tls = settings.getbool("DOWNLOADER_CLIENT_TLS_VERBOSE_LOGGING")
         self._dataloss_warned = False
         self._bind: tuple[str, int] | None = None
-        self._keys: dict[_Place, tuple[PoolKey, Policy]] = {}
+        self._destinations: dict[_Place, _Destination] = {}
         self._slots: dict[Origin, dict[str, int]] = {}
         self._overrides: dict[tuple[str, str], Policy] = {}
         try:
@@ -172,30 +187,30 @@ class PoolPlusDownloadHandler:
     # ---- down
 
     def _wire(self, request: Request) -> tuple[WireRequest, PoolKey, Policy, Policy | None]:
-        url = urlsplit(request.url)
+        url = urlparse_cached(request)
         bind = _bind_address(request.meta.get("bindaddress"))
         proxy = self._proxy(request)
-        key, policy = self._key(_Place(url.scheme, url.hostname, url.port, bind, proxy))
+        place = _Place(url.scheme, url.netloc, bind, proxy)
+        key, policy, scheme, authority = self._destinations.get(place) or self._destination(place, url)
         headers: list[tuple[bytes, bytes]] = []
-        authority = b""
         announce = False
-        for name, values in request.headers.items():
+        for name, values in header_lists(request.headers):
             lowered = name.lower()
             if lowered not in UNSENT:
                 headers.extend((name, value) for value in values)
             elif lowered == b"host" and values:
-                authority = values[-1]
+                authority = values[-1] or authority
             elif lowered == b"content-length" and values:
                 announce = True
                 self._check_length(request, values)
-        target = _target(request.method, url.path, url.query, request.url)
+        target = _target(request.method, request.url)
         if proxy is not None and not key.origin.secure and proxy.scheme in HTTP_PROXIES:
             # Absolute-form (RFC 9112 3.2.2); the credentials are the connection's.
             target = b"http://" + _authority(key.origin) + (b"" if target == b"*" else target)
         wire = WireRequest(
             method=request.method.encode("latin-1"),
-            scheme=url.scheme.encode(),
-            authority=authority or _authority(key.origin),
+            scheme=scheme,
+            authority=authority,
             target=target,
             headers=tuple(headers),
             body=request.body,
@@ -248,12 +263,9 @@ class PoolPlusDownloadHandler:
             self._overrides[policy.name, repr(overrides)] = cached
         return cached
 
-    def _key(self, place: _Place) -> tuple[PoolKey, Policy]:
-        known = self._keys.get(place)
-        if known is not None:
-            return known
+    def _destination(self, place: _Place, url: ParseResult) -> _Destination:
         try:
-            origin = Origin.of(place.scheme, place.host or "", place.port)
+            origin = Origin.of(url.scheme, url.hostname or "", url.port)
         except ValueError as error:
             raise UnsupportedURLSchemeError(str(error)) from error
         policy = shared_config(self._crawler).table.for_host(origin.host)
@@ -265,13 +277,14 @@ class PoolPlusDownloadHandler:
                 f'proxy_user of "{policy.name}" takes a proxy with a user name and a password (Basic), or without; '
                 f"Proxy-Authorization of the request through {place.proxy} is of another scheme"
             )
-        known = PoolKey(Route(origin, place.proxy, bind), None, protocols), policy
+        key = PoolKey(Route(origin, place.proxy, bind), None, protocols)
+        found = _Destination(key, policy, url.scheme.encode(), _authority(origin))
         if place.proxy is None:
             # Nothing is kept of a proxy once its connections are gone: a crawl may use thousands.
-            if len(self._keys) > MOST_REMEMBERED:
-                self._keys.clear()
-            self._keys[place] = known
-        return known
+            if len(self._destinations) > MOST_REMEMBERED:
+                self._destinations.clear()
+            self._destinations[place] = found
+        return found
 
     @staticmethod
     def _check_length(request: Request, values: list[bytes]) -> None:
@@ -388,14 +401,12 @@ def _authority(origin: Origin) -> bytes:
     return origin.netloc.encode("latin-1")
 
 
-def _target(method: str, path: str, query: str, url: str) -> bytes:
+def _target(method: str, url: str) -> bytes:
     """Path and query as they stand in the URL, without fragment (RFC 9112 3.2.1); ``*`` for OPTIONS of the whole
     server (RFC 9112 3.2.4)."""
-    if not path and not query:
+    rest = url.partition("#")[0].partition("://")[2]
+    begins = _PATH_OR_QUERY.search(rest)
+    target = "" if begins is None else rest[begins.start() :]
+    if target in ("", "?"):
         return b"*" if method == "OPTIONS" else b"/"
-    target = path or "/"
-    if query:
-        target += "?" + query
-    elif url.partition("#")[0].endswith("?"):
-        target += "?"
-    return target.encode("utf-8")
+    return (target if target[0] == "/" else "/" + target).encode("utf-8")

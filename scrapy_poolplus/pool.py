@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from scrapy_poolplus.alarm import Alarm
+from scrapy_poolplus.audience import Audience
 from scrapy_poolplus.core.actions import Action, Close, Dial, Dispatch, Drain, EndSession, Fail, Kept, Tell
 from scrapy_poolplus.core.budget import UNLIMITED, draw, draw_session
 from scrapy_poolplus.core.deadlines import Deadlines
@@ -88,7 +89,9 @@ class ConnectionPool:
         self._uniform = uniform
         self._dial_timeout = dial_timeout
         self._max_frame_size = max_frame_size
-        self._observers = list(observers)
+        self._audience = Audience()
+        for observer in observers:
+            self._audience.add(observer, getattr(observer, "kinds", None))
         self._tickets: dict[int, Ticket] = {}
         self._members: dict[int, Member] = {}
         self._goodbyes = Goodbyes(clock)
@@ -109,13 +112,13 @@ class ConnectionPool:
         """True from the call of ``close`` on."""
         return self.scheduler.closed
 
-    def observe(self, observer: Observer) -> None:
-        """Have `observer` told of every event from now on."""
-        self._observers.append(observer)
+    def observe(self, observer: Observer, kinds: frozenset[type] | None = None) -> None:
+        """Have `observer` told of every event from now on, or of those `kinds` alone."""
+        self._audience.add(observer, kinds)
 
     def tell(self, event: PoolEvent) -> None:
         """Tell the observers of something that happened before the pool."""
-        self._emit(event)
+        self._audience.tell(event)
 
     def when_closed(self, call: Callable[[], None]) -> None:
         """Have `call` called as soon as the pool is closed."""
@@ -162,8 +165,8 @@ class ConnectionPool:
         now = self.clock.seconds()
         self._tickets[ticket.number] = ticket
         self._deadlines.at(now + seconds, ticket, lambda _now: self._out_of_time(ticket))
-        if self._observers:
-            self._emit(RequestQueued(ticket.number, key, now))
+        if self._audience.hears(RequestQueued):
+            self._audience.tell(RequestQueued(ticket.number, key, now))
         if own is not None and own.connect_timeout is not None:
             self._deadlines.at(now + own.connect_timeout, ticket, lambda _now: self._not_connected(ticket))
         self._submit(ticket, now)
@@ -323,16 +326,17 @@ class ConnectionPool:
                 self._fail(action)
             case Drain():
                 member = self._members.get(action.connection)
-                if member is not None and self._observers:
-                    self._emit(ConnectionDraining(member.number, member.key, action.reason, self.clock.seconds()))
+                if member is not None:
+                    self._audience.tell(
+                        ConnectionDraining(member.number, member.key, action.reason, self.clock.seconds())
+                    )
             case Tell():
-                if self._observers:
-                    self._emit(action.event)
+                self._audience.tell(action.event)
             case Kept():
                 ticket = self._tickets.get(action.ticket)
-                if ticket is not None and self._observers:
+                if ticket is not None:
                     begun_by = ticket.wire.describe()
-                    self._emit(SessionKept(action.session, action.cause, begun_by, self.clock.seconds()))
+                    self._audience.tell(SessionKept(action.session, action.cause, begun_by, self.clock.seconds()))
             case EndSession():
                 self._session_ended(action.session)
 
@@ -348,7 +352,7 @@ class ConnectionPool:
             return
         member.requests += 1
         attempt = ticket.attempt = Attempt(ticket, member, now, action.session)
-        if self._observers:
+        if self._audience.hears(RequestDispatched):
             protocol = member.connection.protocol
             event = RequestDispatched(
                 ticket.number,
@@ -360,7 +364,7 @@ class ConnectionPool:
                 now,
                 action.session,
             )
-            self._emit(event)
+            self._audience.tell(event)
         if ticket.sink is not None:
             ticket.sink.dispatched(member.connection, reused=action.reused, waited=action.waited)
         wire = ticket.wire
@@ -385,8 +389,7 @@ class ConnectionPool:
         timeout, setting = policy.connect_timeout, f'connect_timeout of "{policy.name}"'
         if timeout is None:
             timeout, setting = self._dial_timeout, "DOWNLOAD_TIMEOUT"
-        if self._observers:
-            self._emit(DialStarted(member.number, action.key, now))
+        self._audience.tell(DialStarted(member.number, action.key, now))
         config = self._configs.get(policy)
         if config is None:
             config = self._configs[policy] = EngineConfig.of(policy, max_frame_size=self._max_frame_size)
@@ -408,8 +411,7 @@ class ConnectionPool:
             return
         now = self.clock.seconds()
         member.connection, member.opened_at = connection, now
-        if self._observers:
-            self._emit(member.opened_event(now))
+        self._audience.tell(member.opened_event(now))
         connection.attach(member)
         if not member.gone:
             budget = draw(member.policy, self._uniform)
@@ -463,8 +465,7 @@ class ConnectionPool:
             if len(self._http1_only) > ROUTES_REMEMBERED:
                 self._http1_only.popitem(last=False)
             ticket.key = replace(ticket.key, protocols=(HttpProtocol.HTTP1,))
-        if self._observers:
-            self._emit(Replayed(ticket.number, member.number, progress.value, now))
+        self._audience.tell(Replayed(ticket.number, member.number, progress.value, now))
         logger.debug("Replaying request %d to %s: %s", ticket.number, ticket.key, progress.value)
         if progress is Progress.SENT:
             # In the next turn: others that the peer ended together with this connection are known to be gone by then.
@@ -486,9 +487,11 @@ class ConnectionPool:
         ticket.gone = True
         ticket.sink = None
         del self._tickets[ticket.number]
-        if self._observers:
+        if self._audience.hears(RequestDone):
             connection = None if ticket.attempt is None else ticket.attempt.member.number
-            self._emit(RequestDone(ticket.number, connection, None if error is None else type(error).__name__, now))
+            self._audience.tell(
+                RequestDone(ticket.number, connection, None if error is None else type(error).__name__, now)
+            )
 
     def _out_of_time(self, ticket: Ticket) -> None:
         attempt = ticket.attempt
@@ -556,8 +559,7 @@ class ConnectionPool:
     def _forget(self, member: Member, reason: CloseReason, now: float, error: PoolPlusError | None = None) -> None:
         member.gone = True
         del self._members[member.number]
-        if self._observers:
-            self._emit(member.gone_event(reason, error, now))
+        self._audience.tell(member.gone_event(reason, error, now))
 
     # ---- time
 
@@ -576,11 +578,3 @@ class ConnectionPool:
         while (due := self._deadlines.pop(now)) is not None:
             due(now)
         self.run(self.scheduler.tick(now))
-
-    def _emit(self, event: PoolEvent) -> None:
-        for observer in list(self._observers):
-            try:
-                observer(event)
-            except Exception:
-                logger.exception("Observer %r failed at %r; it is dropped", observer, event)
-                self._observers.remove(observer)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scrapy import Request, exceptions
 from scrapy.exceptions import NotConfigured
 from scrapy.settings import Settings
@@ -15,7 +18,7 @@ from scrapy_poolplus.core.errors import Phase, PhaseTimeoutError, PoolPlusError
 from scrapy_poolplus.core.origin import HttpProtocol, Origin, PoolKey, Route
 from scrapy_poolplus.core.policy import Policy
 from scrapy_poolplus.exchange import Member
-from scrapy_poolplus.handler import PoolPlusDownloadHandler, to_scrapy
+from scrapy_poolplus.handler import PoolPlusDownloadHandler, _target, to_scrapy
 from scrapy_poolplus.shared import shared_pool
 from tests.versions import verbatim_url
 
@@ -253,3 +256,19 @@ def test_a_proxy_that_cannot_be_used_is_an_error_without_its_credentials(proxy, 
     with pytest.raises(error) as caught:
         through(URL, proxy)
     assert "secret" not in str(caught.value)
+
+
+@given(
+    st.sampled_from(["", "/", "/a", "/a;b/c;d", "/%7e", "//x", "/a/b?"]),
+    st.sampled_from(["", "?", "?q", "?a/b", "?a?b", "?a://b"]),
+    st.sampled_from(["", "#", "#f", "#/f?g", "#?"]),
+)
+def test_the_request_target_is_path_and_query_as_the_url_has_them(path, query, fragment):
+    """Against the standard library's parser."""
+    url = f"http://user@a.example:80{path}{query}{fragment}"
+    parts = urlsplit(url)
+    target = _target("GET", url).decode()
+    assert target.startswith("/")
+    assert target.partition("?")[0] == (parts.path or "/")
+    assert target.partition("?")[2] == parts.query
+    assert _target("OPTIONS", url) == (b"*" if not parts.path and not parts.query else target.encode())

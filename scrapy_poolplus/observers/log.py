@@ -27,6 +27,22 @@ logger = logging.getLogger(__name__)
 class LogObserver:
     """Writes pool events to the log."""
 
+    kinds: frozenset[type] = frozenset(
+        {
+            DialStarted,
+            DialFailed,
+            ConnectionOpened,
+            ConnectionDraining,
+            ConnectionClosed,
+            Replayed,
+            SessionOpened,
+            SessionKept,
+            SessionCrossed,
+            SessionRetired,
+        }
+    )
+    """The events that are logged."""
+
     def __call__(self, event: PoolEvent) -> None:
         """Write the event, if somebody reads it."""
         if not logger.isEnabledFor(logging.DEBUG):

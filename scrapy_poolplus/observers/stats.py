@@ -33,17 +33,22 @@ from scrapy_poolplus.core.events import (
     RequestDispatched,
     RequestHeld,
 )
+from scrapy_poolplus.core.origin import HttpProtocol
 from scrapy_poolplus.core.replay import Progress
 
 if TYPE_CHECKING:
     from scrapy.statscollectors import StatsCollector
 
 _ABANDONED = frozenset(reason.value for reason in CloseReason)
+_REQUESTS = {protocol: f"poolplus/requests/{protocol.value}" for protocol in HttpProtocol}
 _REPLAY_REASONS = {progress.value: progress.name.lower() for progress in Progress}
 
 
 class StatsObserver:
     """Counts into `stats`."""
+
+    kinds: frozenset[type] = frozenset({RequestDispatched, ConnectionOpened, ConnectionClosed, DialFailed, Replayed})
+    """The events that are counted."""
 
     def __init__(self, stats: StatsCollector) -> None:
         self._stats = stats
@@ -65,8 +70,9 @@ class StatsObserver:
             count(event)
 
     def _dispatched(self, event: RequestDispatched) -> None:
-        self._stats.inc_value(f"poolplus/requests/{event.protocol.value}")
-        self._add("poolplus/wait/seconds_total", event.waited)
+        self._stats.inc_value(_REQUESTS[event.protocol])
+        if event.waited:
+            self._add("poolplus/wait/seconds_total", event.waited)
         if event.reused:
             self._stats.inc_value("poolplus/connections/reused")
 
