@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from math import ceil
 from typing import TYPE_CHECKING
-from weakref import WeakValueDictionary
 
 from scrapy_poolplus.core.budget import preconnect_due
 from scrapy_poolplus.core.origin import HttpProtocol
@@ -22,9 +21,11 @@ if TYPE_CHECKING:
 class Spoken:
     """What a route speaks where the same protocols are offered: one for all its keys."""
 
-    __slots__ = ("__weakref__", "protocol", "streams")
+    __slots__ = ("keys", "protocol", "streams")
 
     def __init__(self, protocol: HttpProtocol | None) -> None:
+        self.keys = 0
+        """How many key records know it."""
         self.protocol = protocol
         """None: not known yet."""
         self.streams: int | None = None
@@ -55,16 +56,17 @@ class RouteMemory:
     def __init__(self, size: int) -> None:
         self._size = size
         self._spoken: OrderedDict[tuple[Route, tuple[HttpProtocol, ...]], Spoken] = OrderedDict()
-        self._proxied: WeakValueDictionary[tuple[Route, tuple[HttpProtocol, ...]], Spoken] = WeakValueDictionary()
+        self._proxied: dict[tuple[Route, tuple[HttpProtocol, ...]], Spoken] = {}
 
     def of(self, key: PoolKey) -> Spoken:
-        """What the key's route speaks. Known at once where one protocol is offered, which says nothing about what is
+        """What the key's route speaks, for a record that is made for it. Known at once where one protocol is offered, which says nothing about what is
         agreed on where there are two."""
         place = (key.route, key.protocols)
         if key.route.proxy is not None:
             proxied = self._proxied.get(place)
             if proxied is None:
                 proxied = self._proxied[place] = _unknown(key)
+            proxied.keys += 1
             return proxied
         spoken = self._spoken.get(place)
         if spoken is None:
@@ -74,6 +76,13 @@ class RouteMemory:
         else:
             self._spoken.move_to_end(place)
         return spoken
+
+    def forget(self, key: PoolKey, spoken: Spoken) -> None:
+        """A key's record is forgotten: with the last one, what a route through a proxy speaks."""
+        if key.route.proxy is not None:
+            spoken.keys -= 1
+            if not spoken.keys:
+                del self._proxied[key.route, key.protocols]
 
 
 def _unknown(key: PoolKey) -> Spoken:

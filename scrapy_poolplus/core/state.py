@@ -90,6 +90,7 @@ class PoolState:
     def forget(self, key: KeyRecord) -> None:
         """A key with no ticket and no connection leaves no record (I22)."""
         key.gone = True
+        self.routes.forget(key.key, key.spoken)
         for scope in key.scopes:
             del scope.keys[key.key]
         self.forget_origin(key.origin)

@@ -183,6 +183,13 @@ class Model:
             return 1
         return min(self.streams_of(key), self.policy(key).max_requests_per_connection or STREAMS_BEFORE_SETTINGS)
 
+    def _forget_proxied(self) -> None:
+        """Of a route through a proxy nothing is remembered once no key is left for it."""
+        live = {(key.route, key.protocols) for key in self.live_keys()}
+        for memory in (self.protocols, self.streams):
+            for place in [place for place in memory if place[0].proxy is not None and place not in live]:
+                del memory[place]  # type: ignore[attr-defined]
+
     def paused(self, key: PoolKey) -> bool:
         return self.now < max(self.redial_at.get(key, 0.0), self.hold_until.get(key.origin, 0.0))
 
@@ -450,6 +457,7 @@ class Model:
     # ---- between facts
 
     def settled(self) -> None:
+        self._forget_proxied()
         holds(not self.fact.must_fail, f"I16: {self.fact.must_fail} were not answered")
         made_way = max(self.fact.evicted, self.fact.gave_up)
         holds(made_way <= self.fact.dials, "I11: a connection made way for nothing")
