@@ -6,13 +6,26 @@ Scrapy request keeps its headers as they are.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 from weakref import ref
 
-from scrapy_poolplus.labels import BEGINS, COOKIES, FLOW, FOLLOWS, KEPT, MERGE, PARENT, SESSION, host_of
+from scrapy_poolplus.labels import (
+    BEGINS,
+    COOKIES,
+    FLOW,
+    FOLLOWS,
+    KEPT,
+    MERGE,
+    NONE,
+    PARENT,
+    SESSION,
+    VALIDATORS,
+    host_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,7 +39,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-VALIDATORS = ((b"if-none-match", b"ETag"), (b"if-modified-since", b"Last-Modified"))
+SOURCES = ((b"if-none-match", b"ETag"), (b"if-modified-since", b"Last-Modified"))
 """What HttpCacheMiddleware makes of which header of the response that it has."""
 
 
@@ -52,7 +65,8 @@ class Dresser:
     def __init__(self, sessions: Sessions, jars: SessionJars | None) -> None:
         self._sessions = sessions
         self._jars = jars
-        self._pages: set[ref[Request]] = set()
+        self._pages: dict[int, ref[Request]] = {}
+        """By their own id: references to one request, which may be sent twice, are equal."""
         self._let_go: deque[str] = deque()
         self._told: set[str] = set()
 
@@ -71,11 +85,13 @@ class Dresser:
         other = not kept and parent is not None and parent != session
         if other and policy.follow == "flows" and not flow:
             self._tell_of_cut(str(parent), request)
-        unsent = {b"cookie"} if meta.get(COOKIES) else set()
+        unsent = {b"cookie"} if meta.get(COOKIES) in {MERGE, NONE} else set()
         if policy.referer == "never" or (policy.referer == "same-session" and other):
             unsent.add(b"referer")
         if policy.rotates and "cached_response" in meta:
-            unsent |= _validators_of_cache(request)
+            learned = _validators_of_cache(request)
+            unsent |= learned.keys()
+            meta[VALIDATORS] = json.dumps({name.decode(): value.decode("latin-1") for name, value in learned.items()})
         headers = [(name, value) for name, value in wire.headers if name.lower() not in unsent]
         if self._jars is not None and meta.get(COOKIES) == MERGE:
             cookie = self._jars.header(session, request, policy)
@@ -106,10 +122,11 @@ class Dresser:
 
         def gone(page: ref[Request]) -> None:
             # The collector calls in the middle of anything.
-            self._pages.discard(page)
+            del self._pages[id(page)]
             self._let_go.append(session)
 
-        self._pages.add(ref(request, gone))
+        page = ref(request, gone)
+        self._pages[id(page)] = page
 
     def _release_pages(self) -> None:
         while self._let_go:
@@ -128,11 +145,11 @@ class Dresser:
             )
 
 
-def _validators_of_cache(request: Request) -> set[bytes]:
+def _validators_of_cache(request: Request) -> dict[bytes, bytes]:
     """The conditional headers that HttpCacheMiddleware added: another session, or another crawl, learned them."""
     cached = request.meta["cached_response"]
     return {
-        name
-        for name, source in VALIDATORS
+        name: cached.headers[source]
+        for name, source in SOURCES
         if source in cached.headers and request.headers.get(name) == cached.headers[source]
     }

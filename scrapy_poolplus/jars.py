@@ -12,6 +12,8 @@ from scrapy import Request
 from scrapy.downloadermiddlewares.cookies import CookiesMiddleware
 from scrapy.http import Response
 
+from scrapy_poolplus.labels import host_of
+
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
     from scrapy.http import Headers
@@ -26,7 +28,7 @@ class SessionJars:
     def __init__(self, crawler: Crawler) -> None:
         self._middleware = CookiesMiddleware.from_crawler(crawler)
         self._begun: dict[str, set[str]] = {}
-        """The policies whose `session_cookies` a session has."""
+        """The hosts for which a session has its `session_cookies`: a flow may come to several."""
 
     @classmethod
     def of(cls, crawler: Crawler) -> Self | None:
@@ -36,9 +38,10 @@ class SessionJars:
     def header(self, session: str, request: Request, policy: Policy) -> bytes | None:
         """The value of Cookie for a request: what the session's jar has for it, its own cookies merged in."""
         begun = self._begun.setdefault(session, set())
-        if policy.session_cookies and policy.name not in begun:
+        host = host_of(request)
+        if policy.session_cookies and host not in begun:
             self._merge(session, request.url, dict(policy.session_cookies))
-        begun.add(policy.name)
+        begun.add(host)
         return self._merge(session, request.url, request.cookies)
 
     def store(self, session: str, request: Request, status: int, headers: Headers) -> None:

@@ -46,10 +46,13 @@ HOPS = "_poolplus_hops"
 SAME = "_poolplus_same"
 """The id of the session that ``same_session`` says."""
 COOKIES = "_poolplus_cookies"
-"""``dont_merge_cookies`` is ours: the jar is the session's (``MERGE``), or there is none (``NONE``)."""
+"""``dont_merge_cookies`` is ours: the jar is the session's (``MERGE``), nothing is sent (``NONE``), or all is left to
+the request's own header (``OWN``)."""
+VALIDATORS = "_poolplus_validators"
+"""What HttpCacheMiddleware put into the request's headers, and was not sent: JSON, value by name."""
 
 BEGINS, FOLLOWS, KEPT = "begins", "follows", "kept"
-MERGE, NONE = "merge", "none"
+MERGE, NONE, OWN = "merge", "none", "own"
 
 NEW_SESSION = "new"
 """The value of meta ``poolplus_session`` that asks for a fresh one."""
@@ -111,10 +114,11 @@ def label(request: Request, policy: Policy) -> Claim | None:
     same = meta.get(SAME)
     if same is not None:
         meta[FLOW] = FOLLOWS
-        return Claim(Tie.KEPT, same)
+        return Claim(Tie.KEPT, same, name="" if policy.rotates else same)
     if meta.get(PARENT_FLOW) == KEPT and parent is not None and policy.follow != "never":
         meta[FLOW] = FOLLOWS
-        return Claim(Tie.KEPT, parent)
+        # Without sessions on the host, what takes the place of one that has ended needs a jar as well.
+        return Claim(Tie.KEPT, parent, name="" if policy.rotates else parent)
     if not policy.rotates:
         return None
     return _begins_or_follows(request, policy, parent)
@@ -141,7 +145,7 @@ def _pin(request: Request, policy: Policy) -> str | None:
     if inherited is not None:
         return inherited
     if policy.rotates and meta.get("cookiejar") is not None:
-        return f"cookiejar {meta['cookiejar']}"
+        return f"cookiejar {meta['cookiejar']!r}"
     return None
 
 
@@ -152,7 +156,7 @@ def _goes_on(request: Request, policy: Policy, carried: str) -> Claim | None:
     redirected = hops != meta.get(HOPS)
     meta[HOPS] = hops
     if not policy.rotates:
-        return Claim(Tie.KEPT, carried) if meta.get(FLOW) == KEPT else None
+        return Claim(Tie.KEPT, carried, name=carried) if meta.get(FLOW) == KEPT else None
     host = before = host_of(request)
     if redirected and meta.get("redirect_urls"):
         before = urlparse_cached(request.replace(url=meta["redirect_urls"][-1])).hostname or host

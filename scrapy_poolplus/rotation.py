@@ -6,6 +6,7 @@ before the engine) hands the label of a page down to the requests that its callb
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -22,12 +23,14 @@ from scrapy_poolplus.labels import (
     HELD,
     MERGE,
     NONE,
+    OWN,
     PARENT,
     PARENT_FLOW,
     PARENT_HOST,
     PIN,
     SAME,
     SESSION,
+    VALIDATORS,
 )
 from scrapy_poolplus.settings import is_enabled, is_ours, schemes_served
 from scrapy_poolplus.shared import shared_config, shared_pool
@@ -87,9 +90,9 @@ class ConnectionRotationMiddleware:
         if meta.get("poolplus_rotate"):
             claim = self._rotate(request, claim)
         meta[CLAIM] = labels.write_claim(claim)
-        if self._cookies and policy.cookies == "session" and not meta.get("dont_merge_cookies"):
+        if self._cookies and policy.cookies != "shared" and not meta.get("dont_merge_cookies"):
             meta["dont_merge_cookies"] = True
-            meta[COOKIES] = NONE if _is_robots(request) else MERGE
+            meta[COOKIES] = NONE if _is_robots(request) else MERGE if policy.cookies == "session" else OWN
 
     def process_response(self, request: Request, response: Response, spider: Spider | None = None) -> Response:
         """Give back what was taken, and let go of the session of the page that the request came from."""
@@ -136,8 +139,8 @@ class ConnectionRotationMiddleware:
         follow = settings.getdict("SPIDER_MIDDLEWARES")
         if not any(is_ours(component, FOLLOW) for component, order in follow.items() if order is not None):
             logger.warning(
-                'Rotation without SessionFollowMiddleware cannot keep flows (logins, forms) whole: add "%s": 50 to '
-                "SPIDER_MIDDLEWARES.",
+                "Rotation without SessionFollowMiddleware cannot keep flows (logins, forms) whole, and sends each Referer to "
+                'whichever session comes next: add "%s": 50 to SPIDER_MIDDLEWARES.',
                 ".".join(FOLLOW),
             )
         policies = (config.table.default, *config.table.exact.values(), *config.table.suffixes.values())
@@ -234,9 +237,13 @@ def same_session(of: Response | Request) -> dict[str, str]:
 
 
 def _give_back(request: Request) -> None:
-    """``dont_merge_cookies`` as the user left it."""
+    """The request as the user left it: its ``dont_merge_cookies``, and without the validators that were not sent, which
+    a redirect would carry to where nobody knows whose they are."""
     if request.meta.pop(COOKIES, None) is not None:
         request.meta.pop("dont_merge_cookies", None)
+    for name, value in json.loads(request.meta.pop(VALIDATORS, "{}")).items():
+        if request.headers.get(name) == value.encode("latin-1"):
+            del request.headers[name]
 
 
 def _is_robots(request: Request) -> bool:

@@ -7,6 +7,7 @@ the scheduler but its actions. `Scheduler.check` looks at the rest.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -41,6 +42,8 @@ class SessionMachine(RuleBasedStateMachine):
     """After each fact: no session carries more than its budget unless it was kept first, none shares a connection,
     nothing that is bound goes astray, every request is answered once."""
 
+    made_by: Callable[..., Scheduler] = Scheduler
+
     @initialize(
         most=st.integers(1, 5),
         age=st.sampled_from((5.0, 600.0)),
@@ -71,7 +74,7 @@ class SessionMachine(RuleBasedStateMachine):
         )
         self.most = most
         self.spoken = dict(zip(ORIGINS, protocols, strict=True))
-        self.scheduler = Scheduler(6, run="r")
+        self.scheduler = self.made_by(6, run="r")
         self.now = 0.0
         self.tickets = 0
         self.requests: dict[int, Request] = {}
