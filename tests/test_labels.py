@@ -70,7 +70,8 @@ def test_a_label_holds_on_hosts_that_do_not_rotate_and_across_redirects() -> Non
 def test_new_is_a_fresh_label_each_time_and_copies_of_its_meta_mean_the_same_one() -> None:
     first, meta = ask(meta={"poolplus_session": "new"})
     second, _ = ask(meta={"poolplus_session": "new"})
-    assert first is not None and second is not None
+    assert first is not None
+    assert second is not None
     assert first.tie is second.tie is Tie.PIN
     assert first.name != second.name
     assert ask(meta=meta)[0] == first
@@ -196,7 +197,9 @@ def test_a_safe_method_begins_none(method: str) -> None:
 def test_cookies_of_its_own_and_authorization_begin_a_flow_with_and_without_a_page(arguments: dict[str, Any]) -> None:
     alone, meta = ask(**arguments)
     assert alone is not None
-    assert alone.tie is Tie.KEPT and alone.session is None and alone.name.startswith("shop.example ")
+    assert alone.tie is Tie.KEPT
+    assert alone.session is None
+    assert alone.name.startswith("shop.example ")
     assert meta[FLOW] == BEGINS
     assert ask(meta={PARENT: "r-1"}, **arguments)[0] == replace(alone, session="r-1")
 
