@@ -266,6 +266,9 @@ class PoolPlusDownloadHandler:
     def _destination(self, place: _Place, url: ParseResult) -> _Destination:
         try:
             origin = Origin.of(url.scheme, url.hostname or "", url.port)
+        except UnicodeError as error:
+            # Only with meta verbatim_url; else Scrapy's Request has refused it.
+            raise CannotResolveHostError(f"{url.hostname!r} is not a host name: it has no form in ASCII") from error
         except ValueError as error:
             raise UnsupportedURLSchemeError(str(error)) from error
         policy = shared_config(self._crawler).table.for_host(origin.host)

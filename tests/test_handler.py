@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scrapy import Request, exceptions
-from scrapy.exceptions import NotConfigured
+from scrapy.exceptions import CannotResolveHostError, NotConfigured
 from scrapy.settings import Settings
 from scrapy.utils.test import get_crawler
 
@@ -272,3 +272,9 @@ def test_the_request_target_is_path_and_query_as_the_url_has_them(path, query, f
     assert target.partition("?")[0] == (parts.path or "/")
     assert target.partition("?")[2] == parts.query
     assert _target("OPTIONS", url) == (b"*" if not parts.path and not parts.query else target.encode())
+
+
+@verbatim_url
+def test_a_host_without_a_form_in_ascii_cannot_be_resolved() -> None:
+    with pytest.raises(CannotResolveHostError, match="is not a host name"):
+        wire(Request(f"http://{'ß' * 70}.example/", meta={"verbatim_url": True}))
