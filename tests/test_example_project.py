@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
@@ -33,14 +34,16 @@ sys.path.insert(0, str(EXAMPLE))
 
 from bookshop import check
 from bookshop.children import Child, child_environment, start_relay, start_site
-from bookshop.compare import CONTENDERS, Comparison, Contender, Run, StoppedError, compare
+from bookshop.compare import CONTENDERS, OURS, Comparison, Contender, Run, StoppedError, compare
 from bookshop.progress import progress
 from bookshop.report import comparison_table
 from bookshop.result import CrawlResult
+from bookshop.rotating import PROMISE
 from bookshop.site.app import MAX_FORM_BYTES, Shop
 from bookshop.site.catalogue import Catalogue, Kind
-from bookshop.site.log import SiteLog, SiteSummary, is_page, summarise
+from bookshop.site.log import SiteLog, SiteSummary, entries, is_page, summarise
 from bookshop.site.members import ORDERS, PASSWORD, STOCK_PAGES, USERNAME
+from bookshop.site.profiles import Profile, profiles
 from bookshop.site.relay import DelayLine
 from bookshop.site.serve import SiteMode
 
@@ -260,6 +263,26 @@ def test_a_log_is_summed_up_by_connection_and_a_half_written_line_is_passed_over
     assert summary.connections == {"h2": 2, "HTTP/1.1": 1}
     assert (summary.unused, summary.opened, summary.requests, summary.most_requests) == (1, 4, 4, 2)
     assert (summary.visitors, summary.staff_pages, summary.reuse) == (2, 1, 0.0)
+    assert summary.longest_profile == 2
+
+
+def entry(connection: int, visitor: int, path: str = "/", status: int = 200, method: str = "GET") -> dict[str, Any]:
+    named = {"event": "request", "connection": connection, "visitor": visitor, "path": path}
+    return named | {"status": status, "method": method}
+
+
+def test_requests_are_tied_together_by_connection_and_by_cookie_also_through_others() -> None:
+    log = [entry(1, 0), entry(1, 1), entry(2, 2), entry(3, 2), entry(3, 1), entry(4, 3), entry(5, 0), entry(6, 0)]
+    assert [profile.requests for profile in profiles(log)] == [5, 1, 1, 1]
+
+
+def test_a_profile_knows_the_pages_of_its_flows_and_what_the_shop_refused() -> None:
+    log = [entry(1, 1), entry(1, 1, "/login"), entry(1, 1, "/login", 303, "POST"), entry(1, 1, "/account", 303)]
+    [flow] = profiles([*log, entry(1, 1, "/stock", 400, "POST")])
+    assert (flow.requests, flow.catalogue, flow.refused, flow.automatic) == (5, 1, 2, False)
+    assert flow.flow == {"/login": 2}
+    [catalogue] = profiles(log[:1])
+    assert catalogue.automatic
 
 
 def test_a_redirect_is_no_page(tmp_path: Path) -> None:
@@ -604,6 +627,23 @@ def test_the_add_on_settings_crawl_the_same(tmp_path: Path) -> None:
     assert list(check.broken_crawl_promises(result, SiteMode.H2)) == []
 
 
+@pytest.mark.parametrize("mode", [SiteMode.H2, SiteMode.CLEARTEXT])
+def test_flows_stay_whole_beside_a_catalogue_whose_sessions_rotate(tmp_path: Path, mode: SiteMode) -> None:
+    crawl = scrapy_crawl(tmp_path, "account", "-a", "books=100", "-a", f"site={mode.value}")
+    assert crawl.returncode == 0, crawl.stderr
+    result = CrawlResult.read(tmp_path / f"account-{mode.value}.json")
+    assert list(check.broken_page_promises(result, mode)) == []
+    with (tmp_path / f"account-{mode.value}-site.jsonl").open() as lines:
+        found = profiles(entries(lines))
+    assert list(check.broken_flow_promises(found)) == []
+    assert sum(profile.flow["/search/results"] for profile in found) == 10
+    # One visitor logged in and got every order, and the catalogue was several others.
+    assert max(profile.flow["/account/order"] for profile in found) == ORDERS
+    assert sum(profile.automatic for profile in found) >= 2
+    assert f"(promised {PROMISE})" in crawl.stdout
+    assert f"the longest of {found[0].requests} requests" in crawl.stdout
+
+
 def test_the_summary_does_not_call_a_crawl_right_that_got_other_pages(tmp_path: Path) -> None:
     shop_of_20 = start_site(SiteMode.CLEARTEXT, tmp_path / "site.jsonl", books=20)
     with closing_child(shop_of_20) as site:
@@ -626,7 +666,7 @@ def test_compare_gets_every_page_with_our_handler_also_when_the_shop_closes_conn
     crawl = scrapy_crawl(tmp_path, "compare", "-a", "books=100", "-a", "only=scrapy-poolplus")
     assert crawl.returncode == 0, crawl.stderr
     [row] = [json.loads(line) for line in (tmp_path / "compare.jsonl").read_text().splitlines()]
-    assert row["contender"]["name"] == check.OURS
+    assert row["contender"]["name"] == OURS
     assert row["plain"]["result"]["pages_right"] == row["pages"]
     assert row["closing"]["result"]["pages_right"] == row["pages"]
     assert set(row["plain"]["site"]["connections"]) == {"h2"}
@@ -642,13 +682,23 @@ def test_compare_gets_every_page_with_our_handler_also_when_the_shop_closes_conn
     assert crawl.stdout.rstrip().endswith("No request is retried.")
 
 
+def test_compare_shows_that_rotation_bounds_what_the_shop_can_tie_together(tmp_path: Path) -> None:
+    crawl = scrapy_crawl(tmp_path, "compare", "-a", "books=100", "-a", "only=ours, rotation balanced")
+    assert crawl.returncode == 0, crawl.stderr
+    [row] = [json.loads(line) for line in (tmp_path / "compare.jsonl").read_text().splitlines()]
+    for run in ("plain", "closing"):
+        assert row[run]["result"]["pages_right"] == row["pages"]
+        assert 0 < row[run]["site"]["longest_profile"] <= PROMISE < row["pages"]
+        assert row[run]["site"]["resumed"] == 0
+
+
 def test_a_crawl_without_a_result_is_a_row_that_says_so() -> None:
-    site = SiteSummary(connections={"h2": 1}, handshakes=1, requests=3, most_requests=3, seconds=1.0)
+    site = SiteSummary(connections={"h2": 1}, handshakes=1, requests=3, most_requests=3, longest_profile=3, seconds=1.0)
     row = Comparison(Contender("broken", {}), pages=10, plain=Run(None, site), closing=Run(None, site))
     assert (row.plain.pages_right(), row.pages_lost()) == (0, 10)
     terminal = Console(record=True, width=118, file=io.StringIO())
     terminal.print(comparison_table([row]))
-    assert re.search(r"broken +│ h2 +│ +0 │ +1 │ +1 │ +failed │ +failed", terminal.export_text())
+    assert re.search(r"broken +│ h2 +│ +0 │ +1 │ +1 │ +failed │ +3 │ +failed", terminal.export_text())
 
 
 def test_compare_stops_when_it_is_told_to_and_ends_its_children(
@@ -752,6 +802,20 @@ def test_the_check_names_a_promise_that_a_crawl_broke(change: dict[str, Any], pr
 
 
 def test_the_check_names_every_crawl_that_is_missing(tmp_path: Path) -> None:
-    assert len(list(check.broken_promises(tmp_path))) == 4
+    assert len(list(check.broken_promises(tmp_path))) == 5
     RIGHT.write(tmp_path / "books-h2.json")
-    assert len(list(check.broken_promises(tmp_path))) == 3
+    assert len(list(check.broken_promises(tmp_path))) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "promise"),
+    [
+        ({"requests": 132}, "52 requests of the catalogue were tied together, promised 50"),
+        ({"requests": 81, "refused": 1}, "1 requests of flows were refused"),
+        ({"requests": 79, "flow": Counter({"/account/order": 39, "/stock": 40})}, "39 of 40 pages of /account/order"),
+    ],
+)
+def test_the_check_names_a_promise_that_a_flow_broke(change: dict[str, Any], promise: str) -> None:
+    right = Profile(requests=80, flow=Counter({"/account/order": 40, "/stock": 40}))
+    assert list(check.broken_flow_promises([right])) == []
+    assert list(check.broken_flow_promises([replace(right, **change)])) == [promise]

@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from bookshop.compare import OURS, OURS_ROTATING
 from bookshop.places import OUT
 from bookshop.result import CrawlResult
+from bookshop.rotating import PROMISE
+from bookshop.site.log import entries
+from bookshop.site.members import ORDERS, STOCK_PAGES
+from bookshop.site.profiles import Profile, profiles
 from bookshop.site.serve import SiteMode
 
-OURS = "scrapy-poolplus"
 H2_CONNECTIONS = 2
 
 
@@ -26,19 +31,55 @@ def broken_promises(out: Path) -> Iterator[str]:
             continue
         for broken in broken_crawl_promises(CrawlResult.read(path), mode):
             yield f"{path.name}: {broken}"
+    yield from _broken_account(out)
     path = out / "compare.jsonl"
     if not path.exists():
         yield f"{path.name}: scrapy crawl compare has not finished"
         return
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    ours = next(row for row in rows if row["contender"]["name"] == OURS)
-    for run in ("plain", "closing"):
-        right = ours[run]["result"]["pages_right"] if ours[run]["result"] is not None else 0
-        if right != ours["pages"]:
-            yield f"{path.name}: {OURS} got {right} of {ours['pages']} pages in the {run} run, see {OURS}'s logs beside it"
+    for row in rows:
+        name = row["contender"]["name"]
+        for run in ("plain", "closing") if name in {OURS, OURS_ROTATING} else ():
+            right = row[run]["result"]["pages_right"] if row[run]["result"] is not None else 0
+            if right != row["pages"]:
+                yield f"{path.name}: {name} got {right} of {row['pages']} pages in the {run} run, see its logs beside it"
+            tied = row[run]["site"]["longest_profile"]
+            if name == OURS_ROTATING and tied > PROMISE:
+                yield f"{path.name}: {tied} requests of {name} were tied together in the {run} run, promised {PROMISE}"
+
+
+def _broken_account(out: Path) -> Iterator[str]:
+    path = out / "account-h2.json"
+    if not path.exists():
+        yield f"{path.name}: scrapy crawl account has not finished"
+        return
+    with (out / "account-h2-site.jsonl").open(encoding="utf-8") as lines:
+        found = profiles(entries(lines))
+    for broken in (*broken_page_promises(CrawlResult.read(path), SiteMode.H2), *broken_flow_promises(found)):
+        yield f"{path.name}: {broken}"
+
+
+def broken_flow_promises(found: Sequence[Profile]) -> Iterator[str]:
+    # A flow's session may carry on with the catalogue, but not beyond what any session may carry of it.
+    most = max((profile.catalogue for profile in found), default=0)
+    if most > PROMISE:
+        yield f"{most} requests of the catalogue were tied together, promised {PROMISE}"
+    if refused := sum(profile.refused for profile in found):
+        yield f"{refused} requests of flows were refused"
+    pages = sum((profile.flow for profile in found), Counter[str]())
+    for path, expected in (("/account/order", ORDERS), ("/stock", STOCK_PAGES)):
+        if pages[path] != expected:
+            yield f"{pages[path]} of {expected} pages of {path}"
 
 
 def broken_crawl_promises(result: CrawlResult, mode: SiteMode) -> Iterator[str]:
+    yield from broken_page_promises(result, mode)
+    most = H2_CONNECTIONS if mode is SiteMode.H2 else result.concurrency
+    if result.site is not None and result.site.opened > most:
+        yield f"{result.site.opened} connections, at most {most} are needed"
+
+
+def broken_page_promises(result: CrawlResult, mode: SiteMode) -> Iterator[str]:
     site = result.site
     if site is None:
         yield "the shop was somebody else's, so there is no log to hold it against"
@@ -54,9 +95,6 @@ def broken_crawl_promises(result: CrawlResult, mode: SiteMode) -> Iterator[str]:
     protocol = "h2" if mode is SiteMode.H2 else "HTTP/1.1"
     if set(site.connections) != {protocol}:
         yield f"spoke {', '.join(site.connections) or 'nothing'} where {protocol} is to be had"
-    most = H2_CONNECTIONS if mode is SiteMode.H2 else result.concurrency
-    if site.opened > most:
-        yield f"{site.opened} connections, at most {most} are needed"
 
 
 def main() -> int:

@@ -17,6 +17,7 @@ from bookshop.children import child_environment, start_relay, start_site
 from bookshop.places import OUT, PROJECT
 from bookshop.progress import Show, progress
 from bookshop.result import CrawlResult
+from bookshop.rotating import ROTATING, ROTATION
 from bookshop.site.catalogue import Catalogue
 from bookshop.site.log import SiteSummary, is_page, summarise
 from bookshop.site.serve import SiteMode
@@ -41,10 +42,15 @@ def _handlers(path: str) -> dict[str, object]:
     return {"DOWNLOAD_HANDLERS": {"http": path, "https": path}}
 
 
+OURS = "scrapy-poolplus"
+OURS_ROTATING = f"ours, rotation {ROTATION}"
+OUR_HANDLERS = _handlers("scrapy_poolplus.PoolPlusDownloadHandler")
+
 CONTENDERS = (
     Contender("Scrapy, HTTP11", _handlers("scrapy.core.downloader.handlers.http11.HTTP11DownloadHandler")),
     Contender("Scrapy, H2", _handlers("scrapy.core.downloader.handlers.http2.H2DownloadHandler")),
-    Contender("scrapy-poolplus", _handlers("scrapy_poolplus.PoolPlusDownloadHandler")),
+    Contender(OURS, OUR_HANDLERS),
+    Contender(OURS_ROTATING, {**OUR_HANDLERS, **ROTATING}),
 )
 
 
@@ -118,7 +124,7 @@ def _start_crawl(contender: Contender, url: str, books: int, result: Path, outpu
     command = [sys.executable, "-m", "scrapy", "crawl", "books", "-a", f"url={url}", "-a", f"books={books}"]
     command += ["-a", f"result={result}"]
     for key, value in settings.items():
-        command += ["-s", f"{key}={json.dumps(value)}"]
+        command += ["-s", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
     with output.open("wb") as file:
         return subprocess.Popen(
             command,

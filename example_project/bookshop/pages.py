@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from scrapy.http import Response
 
 from bookshop.site.catalogue import Catalogue, Kind
+from bookshop.site.members import is_members_path
 
 
 class PageCheck:
@@ -20,8 +21,13 @@ class PageCheck:
         self._wrong: set[str] = set()
 
     def note(self, response: Response) -> None:
-        """Connected to Scrapy's `response_received`; redirects do not come here, their targets do."""
+        """Connected to Scrapy's `response_received`; redirects do not come here, their targets do.
+
+        The members' area is another page for each visitor: what came of it is in the shop's log.
+        """
         path = urlsplit(response.url).path
+        if is_members_path(path):
+            return
         page = self._expected.get(path)
         if page is None:
             self._wrong.add(path)

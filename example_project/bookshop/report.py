@@ -10,8 +10,10 @@ from rich.table import Table
 
 from bookshop.compare import CLOSE_AFTER, CONCURRENCY, ROUND_TRIP, Comparison
 from bookshop.result import CrawlResult
+from bookshop.rotating import PROMISE
 from bookshop.site.catalogue import Kind
 from bookshop.site.log import SiteSummary
+from bookshop.site.profiles import Profile
 
 PLURALS = {
     Kind.BOOK: "books",
@@ -47,6 +49,24 @@ def summary_table(result: CrawlResult, site: SiteSummary, kinds: Counter[Kind], 
     return table
 
 
+def flows_table(profiles: Sequence[Profile]) -> Table:
+    """What a crawl with flows left in the shop's log; the profiles come with the longest first."""
+    table = Table(title="What the shop could tie together", show_header=False, title_justify="left")
+    table.add_column(style="bold")
+    table.add_column()
+    automatic = [profile.requests for profile in profiles if profile.automatic]
+    flows = [profile for profile in profiles if not profile.automatic]
+    visits = f"{sum(automatic):,} requests, at most {max(automatic, default=0)} tied together (promised {PROMISE})"
+    table.add_row("visitors", f"{len(profiles):,}")
+    table.add_row("of the catalogue alone", f"{len(automatic):,}: {visits}")
+    longest = f", the longest of {flows[0].requests:,} requests" if flows else ""
+    table.add_row("with flows", f"{len(flows):,}{longest}")
+    pages = sum((profile.flow for profile in flows), Counter[str]())
+    table.add_row("", ", ".join(f"{count:,} {path}" for path, count in sorted(pages.items())))
+    table.add_row("refused, as a flow was cut", f"{sum(profile.refused for profile in flows):,}")
+    return table
+
+
 def _wrong(result: CrawlResult) -> str:
     return f", {result.pages_wrong:,} wrong" if result.pages_wrong else ""
 
@@ -55,13 +75,16 @@ def comparison_table(rows: Sequence[Comparison]) -> Table:
     """One row for each handler. Pages are held against the catalogue by status and hash; the rest is the shop's log."""
     table = Table(
         title=f"The same crawl of {rows[0].pages:,} pages, {ROUND_TRIP * 1000:.0f} ms away, {CONCURRENCY} requests at once",
-        caption="Connections, handshakes and seconds are from the shop's own log. No request is retried.",
+        caption=(
+            "Connections, handshakes, seconds and what the shop could tie together (by connection or cookie) are from the "
+            "shop's own log.\nNo request is retried."
+        ),
         title_justify="left",
         caption_justify="left",
     )
     table.add_column("handler")
     table.add_column("protocol")
-    for heading in ("pages right", "connections", "handshakes", "seconds"):
+    for heading in ("pages\nright", "connec-\ntions", "hand-\nshakes", "seconds", "most requests\ntied together"):
         table.add_column(heading, justify="right")
     table.add_column(f"pages lost when the shop\ncloses each connection\nafter {CLOSE_AFTER} requests", justify="right")
     for row in rows:
@@ -73,6 +96,7 @@ def comparison_table(rows: Sequence[Comparison]) -> Table:
             f"{site.opened:,}",
             f"{site.handshakes:,}",
             f"{site.seconds:.1f}" if row.plain.result is not None else "failed",
+            f"{site.longest_profile:,}",
             f"{row.pages_lost():,}" if row.closing.result is not None else "failed",
         )
     return table

@@ -87,6 +87,10 @@ class SiteSpider(scrapy.Spider):
         if site is not None:
             title = f"scrapy crawl {self.name}, site={self.mode.value}"
             console().print(summary_table(result, site, self.pages.right_by_kind(), title))
+            self.tell_more(self._log)
+
+    def tell_more(self, log: Path) -> None:
+        """For a spider that has more to say of the shop's log once the crawl is summed up."""
 
     def _outcome(self, reason: str, site: SiteSummary | None) -> CrawlResult:
         assert self.crawler.stats is not None

@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 import ssl
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from bookshop.site.profiles import profiles
 
 PROTOCOLS = {"1.0": "HTTP/1.0", "1.1": "HTTP/1.1", "2": "h2"}
 
@@ -77,6 +80,7 @@ class SiteSummary:
     requests: int = 0
     most_requests: int = 0
     visitors: int = 0
+    longest_profile: int = 0
     staff_pages: int = 0
     seconds: float = 0.0
 
@@ -100,17 +104,20 @@ def is_page(line: str) -> bool:
     return '"event": "request"' in line and '"status": 3' not in line
 
 
+def entries(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """What a log says. A half-written last line, left by a shop that was killed, is passed over."""
+    return (json.loads(line) for line in lines if line.endswith("\n"))
+
+
 def summarise(lines: Iterable[str]) -> SiteSummary:
-    """Sum up a log. A half-written last line, left by a shop that was killed, is passed over."""
+    """Sum up a log."""
+    log = list(entries(lines))
     protocols: dict[int, str] = {}
     carried: dict[int, int] = {}
     visitors: set[int] = set()
     handshakes = resumed = staff_pages = 0
     first = last = None
-    for line in lines:
-        if not line.endswith("\n"):
-            continue
-        entry = json.loads(line)
+    for entry in log:
         match entry["event"]:
             case "accepted":
                 carried[entry["connection"]] = 0
@@ -133,6 +140,7 @@ def summarise(lines: Iterable[str]) -> SiteSummary:
         requests=sum(carried.values()),
         most_requests=max(carried.values(), default=0),
         visitors=len(visitors - {0}),
+        longest_profile=max((profile.requests for profile in profiles(log)), default=0),
         staff_pages=staff_pages,
         seconds=last - first if first is not None and last is not None else 0.0,
     )

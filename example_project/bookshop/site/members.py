@@ -26,6 +26,11 @@ RESULTS_PER_PAGE = 10
 MAX_VISITORS = 10_000
 
 
+def is_members_path(path: str) -> bool:
+    """Whether a path is of this part of the shop and not of the catalogue."""
+    return path.startswith(("/login", "/account", "/stock", "/search"))
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One request as far as these pages look at it."""
