@@ -316,7 +316,11 @@ class Member:
         assert self.connection is not None
         tunnel = self.connection.tunnel
         headers = () if tunnel is None else tunnel.headers
-        return ConnectionOpened(self.number, self.key, self.connection.protocol, now - self.dialed_at, now, headers)
+        connection = self.connection
+        seconds = now - self.dialed_at
+        return ConnectionOpened(
+            self.number, self.key, connection.protocol, seconds, now, headers, resumed=connection.resumed
+        )
 
     def gone_event(self, reason: CloseReason, error: PoolPlusError | None, now: float) -> ConnectionClosed | DialFailed:
         """What observers hear when it has left the pool."""

@@ -36,6 +36,7 @@ from scrapy_poolplus.core.events import (
     RequestDispatched,
     RequestDone,
     RequestQueued,
+    SessionEnded,
     SessionKept,
 )
 from scrapy_poolplus.core.exits import exit_of
@@ -339,6 +340,8 @@ class ConnectionPool:
                     self._audience.tell(SessionKept(action.session, action.cause, begun_by, self.clock.seconds()))
             case EndSession():
                 self._session_ended(action.session)
+                if self._observers:
+                    self._emit(SessionEnded(action.session, self.clock.seconds()))
 
     def _dispatch(self, action: Dispatch) -> None:
         ticket, member = self._tickets.get(action.ticket), self._members.get(action.connection)

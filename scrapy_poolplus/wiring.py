@@ -11,6 +11,7 @@ from scrapy import signals
 
 from scrapy_poolplus.core.errors import ConfigError
 from scrapy_poolplus.observers.har import HarObserver, har_path
+from scrapy_poolplus.observers.linkability import LinkabilityObserver
 from scrapy_poolplus.observers.log import LogObserver
 from scrapy_poolplus.observers.signals import SignalsObserver
 from scrapy_poolplus.observers.stats import StatsObserver
@@ -37,7 +38,22 @@ def observers_of(crawler: Crawler, config: PoolConfig, clock: Callable[[], float
         _made[crawler] = [StatsObserver(crawler.stats), LogObserver(), SignalsObserver(crawler)]
         if config.har is not None:
             _made[crawler].append(_har(crawler, config, config.har, clock))
+        if config.rotates:
+            _made[crawler].append(_linkability(crawler, config))
     return _made[crawler]
+
+
+def _linkability(crawler: Crawler, config: PoolConfig) -> LinkabilityObserver:
+    """Its figures are in before Scrapy prints its statistics."""
+    assert crawler.stats is not None
+    has_cookies = crawler.settings.getbool("COOKIES_ENABLED")
+
+    def shared_jar(host: str) -> bool:
+        return has_cookies and config.table.for_host(host).cookies == "shared"
+
+    linkability = LinkabilityObserver(crawler.stats, shared_jar=shared_jar)
+    crawler.signals.connect(linkability.close, signals.spider_closed, weak=False)
+    return linkability
 
 
 def _har(crawler: Crawler, config: PoolConfig, template: str, clock: Callable[[], float]) -> HarObserver:

@@ -103,7 +103,8 @@ class DialFailed:
 @dataclass(frozen=True, slots=True)
 class ConnectionOpened:
     """It is ready; emitted before its first use. `proxy_headers`: of the answer with which an HTTP proxy opened the
-    tunnel, where providers report the exit address; not in the repr, as a proxy may repeat credentials there."""
+    tunnel, where providers report the exit address; not in the repr, as a proxy may repeat credentials there.
+    `resumed`: its TLS handshake took up the TLS session of an earlier connection, so a server knows them as one visitor."""
 
     connection: int
     key: PoolKey
@@ -111,6 +112,7 @@ class ConnectionOpened:
     dial_seconds: float
     at: float
     proxy_headers: tuple[tuple[bytes, bytes], ...] = field(default=(), repr=False)
+    resumed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +212,14 @@ class RequestHeld:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class SessionEnded:
+    """Nothing is left of a session, its jar is dropped: no flow can begin in it any more."""
+
+    session: str
+    at: float
+
+
 PoolEvent = (
     RequestQueued
     | RequestDispatched
@@ -226,5 +236,6 @@ PoolEvent = (
     | SessionRetired
     | HostPaused
     | RequestHeld
+    | SessionEnded
 )
 Observer = Callable[[PoolEvent], None]

@@ -116,6 +116,7 @@ class Connection(TwistedProtocol):
         self.certificate: Certificate | None = None
         self.tls_version: str | None = None
         self.tls_cipher: str | None = None
+        self.resumed = False
         self.tunnel: TunnelAnswer | None = None
         self.timings = Timings()
         self.bytes_sent = 0
@@ -150,6 +151,7 @@ class Connection(TwistedProtocol):
         self.protocol = protocol
         if agreed is not None:
             self.certificate, self.tls_version, self.tls_cipher = agreed.certificate, agreed.version, agreed.cipher
+            self.resumed = agreed.resumed
 
     # The pool's side.
 

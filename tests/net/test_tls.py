@@ -25,7 +25,7 @@ from scrapy_poolplus.core.origin import HttpProtocol, Origin, Route
 from scrapy_poolplus.net import tls as tls_room
 from scrapy_poolplus.net.connection import Connection
 from scrapy_poolplus.net.dialer import Dial, Dialer
-from scrapy_poolplus.net.tls import TLSProfile, TLSVersion, openssl_text, tls_version
+from scrapy_poolplus.net.tls import TLSProfile, TLSVersion, openssl_text, tls_version, was_resumed
 from scrapy_poolplus.net.wire import EngineConfig
 from tests.peers.engines import RecordingConnectionOwner, SilentEngine
 from tests.peers.listening import Listening, Server, ServerTLS
@@ -514,3 +514,37 @@ async def test_a_users_own_policy_that_fails_is_a_tls_error(late: bool, server: 
 )
 def test_openssls_errors_are_told_in_its_own_words(error: SSL.Error, text: str) -> None:
     assert openssl_text(error) == text
+
+
+@pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION])
+def test_a_resumed_tls_session_is_known_as_such(certificate: trustme.LeafCert, version: int) -> None:
+    """pyOpenSSL 24.3 and 26.4 were tried."""
+    listening, calling = SSL.Context(SSL.TLS_METHOD), SSL.Context(SSL.TLS_METHOD)
+    for context in (listening, calling):
+        context.set_min_proto_version(version)
+        context.set_max_proto_version(version)
+    listening.set_session_id(b"tests")
+    certificate.configure_cert(listening)
+    known: SSL.Session | None = None
+    seen: list[bool] = []
+    # A connection that is collected without a goodbye makes its TLS session unfit for resumption.
+    alive = []
+    for _ in range(2):
+        server, client = SSL.Connection(listening, None), SSL.Connection(calling, None)
+        alive.append((server, client))
+        server.set_accept_state()
+        client.set_connect_state()
+        if known is not None:
+            client.set_session(known)
+        for _ in range(6):
+            for one, other in ((client, server), (server, client)):
+                try:
+                    one.do_handshake()
+                    one.recv(1)
+                except SSL.WantReadError:
+                    pass
+                with contextlib.suppress(SSL.WantReadError):
+                    other.bio_write(one.bio_read(65_536))
+        known = client.get_session()
+        seen.append(was_resumed(client))
+    assert seen == [False, True]

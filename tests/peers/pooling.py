@@ -28,6 +28,7 @@ class FakeConnection:
         self.peer = self.certificate = self.tls_version = self.tls_cipher = None
         self.timings = Timings()
         self.tunnel = None
+        self.resumed = False
         self.bytes_sent = self.bytes_received = 0
         self.when_gone: Callable[[], None] | None = None
         self.owner: Any = None

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import trustme
 
+from bench import nginx_log
+
 PROGRAM = shutil.which("nginx", path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin")))
 KEEPER = Path(__file__).with_name("keeper.py")
 
@@ -80,6 +82,8 @@ http {{
     default_type application/octet-stream;
     log_format oracle escape=json '{log_format}';
     access_log access.log oracle;
+    {linkability}
+    access_log linkability.log linkability;
     client_body_temp_path body;
     proxy_temp_path proxy;
     fastcgi_temp_path fastcgi;
@@ -147,6 +151,7 @@ class Nginx:
                 # A worker without root's rights could not read the folder of the tests.
                 user="user root;" if os.geteuid() == 0 else "",
                 log_format=LOG_FORMAT,
+                linkability=nginx_log.log_format(),
                 keepalive_requests=keepalive_requests,
                 max_streams=max_streams,
                 servers="".join(servers),
@@ -205,6 +210,11 @@ class Nginx:
         assert self._keeper is None, "stop it first"
         path = self.folder / "access.log"
         return [Logged(**json.loads(line)) for line in path.read_text().splitlines()]
+
+    def lines(self) -> list[nginx_log.Line]:
+        """The same as `bench.nginx_log` reads it."""
+        assert self._keeper is None, "stop it first"
+        return nginx_log.read(self.folder / "linkability.log")
 
     def complaints(self) -> str:
         """Its error log."""
