@@ -82,7 +82,7 @@ class RouteMemory:
         if key.route.proxy is not None:
             spoken.keys -= 1
             if not spoken.keys:
-                del self._proxied[key.route, key.protocols]
+                self._proxied.pop((key.route, key.protocols), None)
 
 
 def _unknown(key: PoolKey) -> Spoken:

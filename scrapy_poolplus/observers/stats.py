@@ -47,7 +47,17 @@ _REPLAY_REASONS = {progress.value: progress.name.lower() for progress in Progres
 class StatsObserver:
     """Counts into `stats`."""
 
-    kinds: frozenset[type] = frozenset({RequestDispatched, ConnectionOpened, ConnectionClosed, DialFailed, Replayed})
+    kinds: frozenset[type] = frozenset(
+        {
+            RequestDispatched,
+            ConnectionOpened,
+            ConnectionClosed,
+            DialFailed,
+            Replayed,
+            HostPaused,
+            RequestHeld,
+        }
+    )
     """The events that are counted."""
 
     def __init__(self, stats: StatsCollector) -> None:
