@@ -340,8 +340,7 @@ class ConnectionPool:
                     self._audience.tell(SessionKept(action.session, action.cause, begun_by, self.clock.seconds()))
             case EndSession():
                 self._session_ended(action.session)
-                if self._observers:
-                    self._emit(SessionEnded(action.session, self.clock.seconds()))
+                self._audience.tell(SessionEnded(action.session, self.clock.seconds()))
 
     def _dispatch(self, action: Dispatch) -> None:
         ticket, member = self._tickets.get(action.ticket), self._members.get(action.connection)
