@@ -128,6 +128,11 @@ class LinkabilityObserver:
             SessionEnded: self._session_ended,
         }
 
+    @property
+    def kinds(self) -> frozenset[type]:
+        """The events that it wants to hear of."""
+        return frozenset(self._do)
+
     def __call__(self, event: PoolEvent) -> None:
         """Count the event."""
         do = self._do.get(type(event))
