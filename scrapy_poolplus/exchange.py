@@ -109,6 +109,7 @@ class Ticket:
         "asked_at",
         "attempt",
         "claim",
+        "counted_replays",
         "gone",
         "key",
         "key_policy",
@@ -151,7 +152,7 @@ class Ticket:
         self.asked_at: float | None = None
         """When it was last submitted: a replay begins anew."""
         self.attempt: Attempt | None = None
-        self.replays = 0
+        self.replays = self.counted_replays = 0
         self.replayed_suspect = False
         self.gone = False
 

@@ -42,7 +42,7 @@ from scrapy_poolplus.core.events import (
 from scrapy_poolplus.core.exits import exit_of
 from scrapy_poolplus.core.origin import HttpProtocol, PoolKey, Route
 from scrapy_poolplus.core.policy import Policy
-from scrapy_poolplus.core.replay import Progress, may_replay
+from scrapy_poolplus.core.replay import Progress, counts, may_replay
 from scrapy_poolplus.core.scheduler import ROUTES_REMEMBERED, Scheduler
 from scrapy_poolplus.core.sessions import ANY, Claim
 from scrapy_poolplus.exchange import Attempt, Dialer, Member, Sink, Ticket
@@ -254,7 +254,7 @@ class ConnectionPool:
             progress,
             ticket.wire.method.decode("latin-1"),
             reused=attempt.member.completed > 0,
-            attempts=ticket.replays,
+            attempts=ticket.counted_replays,
             max_replays=ticket.policy.max_replays,
             replayed_suspect=ticket.replayed_suspect,
         )
@@ -460,6 +460,7 @@ class ConnectionPool:
 
     def _replay(self, ticket: Ticket, member: Member, progress: Progress, now: float) -> None:
         ticket.replays += 1
+        ticket.counted_replays += counts(progress, reused=member.completed > 0)
         ticket.replayed_suspect |= progress is Progress.REFUSED_SUSPECT
         ticket.attempt = None
         if progress is Progress.HTTP1_REQUIRED:

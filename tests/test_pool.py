@@ -395,6 +395,23 @@ def test_replays_have_a_limit():
     assert bench.names().count("Replayed") == 3
 
 
+def test_connections_that_were_found_closed_do_not_count():
+    """A server that restarts closes all that are kept: one request may meet each of them."""
+    bench = Bench(max_replays=3)
+    for _ in range(12):
+        bench.ask()
+    # The first one tells what is spoken; then the others are dialled.
+    kept = [bench.dials[number].connect() for number in range(12)]
+    for connection in kept:
+        connection.respond()
+    _, sink = bench.ask()
+    for _ in range(12):
+        next(connection for connection in kept if connection.exchanges).lose(Progress.NOT_SENT)
+    bench.dials[-1].connect().respond()
+    assert sink.heard[-1] is BodyEnd.COMPLETE
+    assert bench.names().count("Replayed") == 12
+
+
 def test_a_misdirected_request_goes_to_a_fresh_connection():
     bench = Bench()
     bench.ask()

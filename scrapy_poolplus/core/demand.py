@@ -164,10 +164,12 @@ def _sharing(key: KeyRecord) -> int:
 
 
 def _to_follow(record: ConnectionRecord) -> int:
-    """Requests that may go on the connection when the first one of its session is answered."""
-    if not record.streams:
+    """Requests that may go on the connection when the first one of its session is answered, on whichever connection of
+    that session it went: one more connection would have to wait for the same answer."""
+    session = record.session
+    if not record.open or session is None or not session.in_flight:
         return 0
-    limit, left = record.limit(), None if record.session is None else record.session.left()
+    limit, left = record.limit(), session.left()
     return limit if left is None else min(limit, left)
 
 

@@ -41,11 +41,13 @@ def may_replay(
 ) -> bool:
     """True when the request may be sent again.
 
-    `reused`: the connection had completed an exchange before. `attempts`: replays so far. `replayed_suspect`: whether
-    one of them was for REFUSED_SUSPECT, which is believed once. SENT is not counted apart: a server that ends idle
-    connections ends many at once, and a request may meet one after the other before it gets a fresh one, whose loss
-    ends it.
+    `reused`: the connection had completed an exchange before. `attempts`: replays so far that count. `replayed_suspect`:
+    whether one of them was for REFUSED_SUSPECT, which is believed once. SENT is not counted apart: a server that ends
+    idle connections ends many at once, and a request may meet one after the other before it gets a fresh one, whose
+    loss ends it.
     """
+    if not counts(progress, reused=reused):
+        return True
     if attempts >= max_replays:
         return False
     match progress:
@@ -57,3 +59,10 @@ def may_replay(
             return reused and method in IDEMPOTENT
         case _:
             return False
+
+
+def counts(progress: Progress, *, reused: bool) -> bool:
+    """Whether a replay counts against ``max_replays``. One of what never left does not, where a kept connection was found
+    closed: the server has seen nothing of it, and it ends as there are no more such connections. A server that restarts
+    closes more of them at once than any limit foresees."""
+    return not (reused and progress is Progress.NOT_SENT)

@@ -165,7 +165,7 @@ class SessionState:
             if other.alone:
                 other.alone = False
                 other.key.alone.pop(number, None)
-                self._look_again(other)
+        self._state.wake(session)
 
     def finished(self, record: ConnectionRecord, now: float) -> None:
         """A request of a session is over."""
@@ -173,16 +173,9 @@ class SessionState:
         if session is not None:
             session.in_flight -= 1
             session.used_at = now
-            if not session.answered and len(session.connections) > 1:
-                for number in sorted(session.connections):
-                    self._look_again(self._state.connections[number])
+            if not session.answered:
+                self._state.wake(session)
             self._state.ended.append(session)
-
-    def _look_again(self, record: ConnectionRecord) -> None:
-        """It may have room that it had not."""
-        if record.open:
-            record.key.list_ready(record)
-            self._state.touched.append(record.key)
 
     def hold(self, session: Session) -> None:
         """Something may still have to go on in it."""

@@ -147,9 +147,20 @@ class PoolState:
             del self.in_flight[ticket]
             self.leave(record.key)
             self.actions.append(Fail(ticket, error))
-        if record.session is not None:
-            record.session.in_flight -= len(record.streams)
+        session = record.session
+        if session is not None:
+            session.in_flight -= len(record.streams)
         record.streams.clear()
+        if session is not None and not session.answered:
+            self.wake(session, but=record)
+
+    def wake(self, session: Session, *, but: ConnectionRecord | None = None) -> None:
+        """The connections of the session may have room that they had not: they waited for its first answer."""
+        for number in sorted(session.connections):
+            record = self.connections[number]
+            if record.open and record is not but:
+                record.key.list_ready(record)
+                self.touched.append(record.key)
 
     # ---- connections
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scrapy_poolplus.core.replay import IDEMPOTENT, SAFE, Progress, may_replay
+from scrapy_poolplus.core.replay import IDEMPOTENT, SAFE, Progress, counts, may_replay
 
 METHODS = ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "POST", "PATCH", "CONNECT", "get", "PROPFIND"]
 IDEMPOTENT_METHODS = {"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"}
@@ -72,8 +72,14 @@ def test_a_response_begun_a_timeout_and_a_cancel_are_never_replayed(progress: Pr
 @settings(deadline=None)
 @given(st.sampled_from(Progress), st.integers(0, 20), st.integers(0, 20), st.booleans())
 def test_no_proof_goes_beyond_the_limit(progress: Progress, attempts: int, limit: int, reused: bool) -> None:
-    if allowed(progress, reused=reused, attempts=attempts, max_replays=limit):
+    if allowed(progress, reused=reused, attempts=attempts, max_replays=limit) and counts(progress, reused=reused):
         assert attempts < limit
+
+
+def test_what_never_left_a_connection_that_had_worked_goes_on_until_there_are_none() -> None:
+    assert not counts(Progress.NOT_SENT, reused=True)
+    assert allowed(Progress.NOT_SENT, "POST", attempts=10)
+    assert not allowed(Progress.NOT_SENT, reused=False, attempts=10)
 
 
 def test_safe_methods_are_those_of_rfc_9110_and_all_of_them_idempotent() -> None:
