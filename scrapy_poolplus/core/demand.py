@@ -93,6 +93,9 @@ def owed(key: KeyRecord, now: float) -> int:
     """Connections that should be dialled for those who wait, beside the dials that are out."""
     if not key.waiting or (key.failing and key.connecting) or paused(key, now):
         return 0
+    if key.session is not None and key.session.awaited:
+        # A connection would have nothing to do before that answer, and be closed for whoever needs its place.
+        return 0
     waiting, spoken = len(key.waiting), key.spoken
     if key.graced:
         waiting -= sum(_expected(record, now) for record in key.graced.values())
@@ -164,13 +167,17 @@ def _sharing(key: KeyRecord) -> int:
 
 
 def _to_follow(record: ConnectionRecord) -> int:
-    """Requests that may go on the connection when the first one of its session is answered, on whichever connection of
-    that session it went: one more connection would have to wait for the same answer."""
+    """Requests that may go on the connection when the first one of its session is answered."""
     session = record.session
-    if not record.open or session is None or not session.in_flight:
+    if not record.streams and not _awaits(record):
         return 0
-    limit, left = record.limit(), session.left()
+    limit, left = record.limit(), None if session is None else session.left()
     return limit if left is None else min(limit, left)
+
+
+def _awaits(record: ConnectionRecord) -> bool:
+    """The connection has nothing to do until its session is answered on another one."""
+    return record.open and not record.streams and record.session is not None and record.session.in_flight > 0
 
 
 def _expected(record: ConnectionRecord, now: float) -> int:

@@ -87,7 +87,8 @@ def _check_key(state: PoolState, key: KeyRecord, now: float) -> None:
         assert not record.room() or record.spent(now), f"I7: {name} waits beside connection {record.number}"
     probing = key.spoken.protocol is None and key.connecting
     assert not owed(key, now) or key.blocked_by is not None or probing, f"I15: {name} is owed a dial"
-    coming = key.connections or key.blocked_by is not None or paused(key, now)
+    awaited = key.session is not None and key.session.awaited
+    coming = key.connections or key.blocked_by is not None or paused(key, now) or awaited
     assert coming, f"I15: {name} waits for nothing"
 
 

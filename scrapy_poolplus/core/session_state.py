@@ -148,6 +148,9 @@ class SessionState:
         session.requests += 1
         session.in_flight += 1
         session.used_at = now
+        if not session.answered:
+            # What may follow elsewhere is less by one.
+            self._state.wake(session)
         if claim is not None and claim.rotate and not session.kept:
             self.retire(session, CloseReason.RETIRED, now)
         elif session.left() == 0:
@@ -204,6 +207,7 @@ class SessionState:
             state.move(record, place)
             for waiting, (claim, submitted) in claims.items():
                 self._enqueue(waiting, place, claim, submitted)
+        state.wake(session)
         self._watch_idle(session, now)
 
     def retire(self, session: Session, reason: CloseReason, now: float) -> None:

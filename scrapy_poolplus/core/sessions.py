@@ -18,11 +18,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from itertools import islice
 
 from scrapy_poolplus.core.budget import UNLIMITED, Budget, spent
 from scrapy_poolplus.core.events import CloseReason
 from scrapy_poolplus.core.origin import PoolKey
 from scrapy_poolplus.core.policy import Policy
+
+ORPHANS_LOOKED_AT = 8
+"""A new connection looks at so many sessions whose connection was closed early, before it begins one of its own."""
 
 
 class Tie(Enum):
@@ -121,6 +125,11 @@ class Session:
         """It takes nothing new but what begins or goes on with a flow."""
         return self.reason is not None
 
+    @property
+    def awaited(self) -> bool:
+        """Its first answer is on its way: what else is bound to it waits for that."""
+        return self.in_flight > 0 and not self.answered and not self.kept
+
     def left(self) -> int | None:
         """Requests that it may still carry, None for no limit."""
         if self.kept or self.budget is None or self.budget.requests is None:
@@ -182,9 +191,10 @@ class SessionBook:
 
     def next_for(self, key: PoolKey, policy: Policy, now: float) -> Session:
         """The one for a new connection of `key`: the oldest whose connection was closed early, else a new one."""
-        orphans = self._orphans.get(key)
-        while orphans:
-            session = orphans[next(iter(orphans))]
+        for session in list(islice(self._orphans.get(key, {}).values(), ORPHANS_LOOKED_AT)):
+            if session.awaited:
+                # At another host; this connection would have to wait for it.
+                continue
             self.claim_orphan(session)
             if session.spent(now) is None and not session.kept:
                 return session

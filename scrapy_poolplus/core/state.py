@@ -155,12 +155,15 @@ class PoolState:
             self.wake(session, but=record)
 
     def wake(self, session: Session, *, but: ConnectionRecord | None = None) -> None:
-        """The connections of the session may have room that they had not: they waited for its first answer."""
+        """What waits for the first answer of the session may go on, or more is owed to it than before."""
         for number in sorted(session.connections):
             record = self.connections[number]
-            if record.open and record is not but:
+            if record is but:
+                continue
+            if record.open:
                 record.key.list_ready(record)
-                self.touched.append(record.key)
+            self.touched.append(record.key)
+        self.touched += [self.crawl.keys[key] for key in session.apart if key in self.crawl.keys]
 
     # ---- connections
 
