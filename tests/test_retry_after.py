@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred
 from scrapy_poolplus.handler import PoolPlusDownloadHandler
 from scrapy_poolplus.shared import shared_door
 from tests.conftest import RunCrawl
+from tests.rotation.flows import MIDDLEWARES
 from tests.servers.nginx import Door
 from tests.servers.pausing import PausingServer
 
@@ -189,6 +190,104 @@ async def test_without_rotation_and_setting_retry_after_is_not_heeded(
     crawled = await run_crawl([shown(Request(server.at(f"{here}/first?after=3600"), callback=more))])
     assert len(crawled.responses) == 1
     assert "poolplus/retry_after/pauses" not in crawled.stats
+
+
+# ---- with rotation
+
+ROTATING: dict[str, Any] = {"POOLPLUS_ROTATION": 5, **MIDDLEWARES}
+
+
+def in_all_ways(server: PausingServer, here: str) -> Iterator[Request]:
+    """Requests for sessions of all kinds: any, labels, flows, the user's cookie jar, one that ends with its request."""
+    for name, arguments in {
+        "any": {},
+        "again": {},
+        "pinned": {"meta": {"poolplus_session": "ada"}},
+        "new": {"meta": {"poolplus_session": "new"}},
+        "left": {"meta": {"poolplus_session": None}},
+        "cookiejar": {"meta": {"cookiejar": 1}},
+        "rotate": {"meta": {"poolplus_rotate": True}},
+        "post": {"method": "POST"},
+        "cookies": {"cookies": {"visitor": "1"}},
+    }.items():
+        yield Request(server.at(f"{here}/{name}"), **arguments)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("door", [Door.H2, Door.CLEARTEXT], ids=lambda door: door.value)
+@ensureDeferred
+async def test_no_session_gets_round_the_pause_of_its_host(
+    run_crawl: RunCrawl, pausing: GetServer, here: str, door: Door, status: int
+) -> None:
+    server = pausing(door)
+    before: list[Response] = []
+
+    def page(response: Response) -> Iterator[Request]:
+        before.append(response)
+        if len(before) == 12:
+            yield shown(Request(server.at(f"{here}/first?status={status}&after=1"), callback=more))
+
+    def more(response: Response) -> Iterator[Request]:
+        # In callbacks, where they follow the paused page, and where they follow nothing.
+        yield from in_all_ways(server, f"{here}/after")
+
+    start = [Request(server.at(f"{here}/{number}"), callback=page) for number in range(12)]
+    crawled = await run_crawl(
+        start, **ROTATING, POOLPLUS_POLICY={"retry_after_max": 60}, CONCURRENT_REQUESTS_PER_DOMAIN=4
+    )
+    after = server.came(f"{here}/after")
+    (first,) = (entry for entry in server.came(here) if entry.status == status)
+    assert len(after) == len(crawled.responses) == 9
+    assert {entry.status for entry in after} == {200}
+    assert min(entry.came for entry in after) - first.answered >= 0.99
+    assert crawled.stats["poolplus/retry_after/pauses"] == 1
+    assert crawled.stats["poolplus/linkability/session/units"] >= 3
+
+
+@ensureDeferred
+async def test_what_is_bound_to_a_session_and_waits_for_its_connection_does_not_get_round_the_pause_either(
+    run_crawl: RunCrawl, pausing: GetServer, here: str
+) -> None:
+    server = pausing(Door.CLEARTEXT)
+    first_of_all = Request(server.at(f"{here}/first?after=1"), priority=1)
+    crawled = await run_crawl(
+        [shown(first_of_all), *in_all_ways(server, f"{here}/after")],
+        **ROTATING,
+        POOLPLUS_POLICY={"retry_after_max": 60, "max_connections": 1},
+        CONCURRENT_REQUESTS_PER_DOMAIN=16,
+        DOWNLOAD_TIMEOUT=60,
+    )
+    first, *others = server.came(here)
+    assert first.status == 429
+    assert len(others) == 9
+    assert min(entry.came for entry in others) - first.answered >= 0.99
+    assert len(crawled.responses) == 10
+    assert not crawled.failures
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+@pytest.mark.parametrize("status", [429, 503])
+@ensureDeferred
+async def test_a_status_begins_no_other_session(
+    run_crawl: RunCrawl, pausing: GetServer, here: str, status: int, concurrency: int
+) -> None:
+    server = pausing(Door.H2)
+    asks = f"status={status}&after=0&times=2"
+    crawled = await run_crawl(
+        [server.at(f"{here}/{number}?{asks if number % 3 == 1 else ''}") for number in range(12)],
+        **MIDDLEWARES,
+        POOLPLUS_ROTATION=100,
+        RETRY_ENABLED=True,
+        CONCURRENT_REQUESTS_PER_DOMAIN=concurrency,
+    )
+    assert [entry.status for entry in server.came(here)].count(status) == 8
+    assert [response.status for response in crawled.responses] == [200] * 12
+    assert crawled.stats["retry/count"] == 8
+    # All of it in the one session, over the one connection that it opened with.
+    assert crawled.stats["poolplus/connections/opened"] == 1
+    assert crawled.stats["poolplus/linkability/session/units"] == 1
+    assert crawled.stats["poolplus/linkability/session/max"] == 20
+    assert not [name for name in crawled.stats if name.startswith("poolplus/linkability/crossings")]
 
 
 # ---- the handler alone
