@@ -18,14 +18,7 @@ from scrapy_poolplus.audience import Audience
 from scrapy_poolplus.core.actions import Action, Close, Dial, Dispatch, Drain, EndSession, Fail, Kept, Tell
 from scrapy_poolplus.core.budget import UNLIMITED, draw, draw_session
 from scrapy_poolplus.core.deadlines import Deadlines
-from scrapy_poolplus.core.errors import (
-    BodyLengthError,
-    ConnectionLostError,
-    Phase,
-    PhaseTimeoutError,
-    PoolClosedError,
-    PoolPlusError,
-)
+from scrapy_poolplus.core.errors import BodyLengthError, Phase, PoolClosedError, PoolPlusError
 from scrapy_poolplus.core.events import (
     CloseReason,
     ConnectionDraining,
@@ -45,14 +38,15 @@ from scrapy_poolplus.core.policy import Policy
 from scrapy_poolplus.core.replay import Progress, counts, may_replay
 from scrapy_poolplus.core.scheduler import ROUTES_REMEMBERED, Scheduler
 from scrapy_poolplus.core.sessions import ANY, Claim
+from scrapy_poolplus.dialling import Dialling
 from scrapy_poolplus.exchange import Attempt, Dialer, Member, Sink, Ticket
 from scrapy_poolplus.goodbye import Goodbyes
-from scrapy_poolplus.net.wire import EngineConfig, Outcome, WireRequest
+from scrapy_poolplus.net.wire import Outcome, WireRequest
+from scrapy_poolplus.phases import PhaseLimits
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IReactorTime
-    from twisted.python.failure import Failure
 
     from scrapy_poolplus.net.connection import Connection
 
@@ -86,21 +80,25 @@ class ConnectionPool:
         self.clock = clock
         self.scheduler = Scheduler(max_connections, run=run)
         self._session_ended = session_ended
-        self._dialer = dialer
         self._uniform = uniform
-        self._dial_timeout = dial_timeout
-        self._max_frame_size = max_frame_size
+        self._dialling = Dialling(
+            dialer,
+            timeout=dial_timeout,
+            max_frame_size=max_frame_size,
+            connected=self._connected,
+            failed=self._dial_failed,
+        )
         self._audience = Audience()
         for observer in observers:
             self._audience.add(observer, getattr(observer, "kinds", None))
         self._tickets: dict[int, Ticket] = {}
         self._members: dict[int, Member] = {}
         self._goodbyes = Goodbyes(clock)
-        self._configs: dict[Policy, EngineConfig] = {}
         self._http1_only: OrderedDict[Route, None] = OrderedDict()
         self._numbers = 0
         self._deadlines = Deadlines()
         self._alarm = Alarm(clock, self._sweep)
+        self._limits = PhaseLimits(self, self._deadlines, self._arm, self._waiting_for)
         self._queue: deque[Action] = deque()
         self._running = False
         self._when_closed: list[Callable[[], None]] = []
@@ -165,11 +163,9 @@ class ConnectionPool:
             return ticket
         now = self.clock.seconds()
         self._tickets[ticket.number] = ticket
-        self._deadlines.at(now + seconds, ticket, lambda _now: self._out_of_time(ticket))
         if self._audience.hears(RequestQueued):
             self._audience.tell(RequestQueued(ticket.number, key, now))
-        if own is not None and own.connect_timeout is not None:
-            self._deadlines.at(now + own.connect_timeout, ticket, lambda _now: self._not_connected(ticket))
+        self._limits.begin(ticket, now, connect_timeout=None if own is None else own.connect_timeout)
         self._submit(ticket, now)
         return ticket
 
@@ -258,6 +254,10 @@ class ConnectionPool:
             max_replays=ticket.policy.max_replays,
             replayed_suspect=ticket.replayed_suspect,
         )
+
+    def watch(self, attempt: Attempt, limit: float, setting: str) -> None:
+        """See phases.PhaseLimits."""
+        self._limits.watch(attempt, limit, setting)
 
     def ended(self, attempt: Attempt, outcome: Outcome) -> None:
         """An exchange is over: answer, replay or fail the request. The scheduler hears of it before the sink, whose
@@ -373,9 +373,9 @@ class ConnectionPool:
         if action.session is not None and ticket.sink is not None:
             wire = attempt.wire = ticket.sink.dress(wire, action.session, kept=action.kept)
         if ticket.policy.first_byte_timeout is not None:
-            self.watch(attempt, ticket.policy.first_byte_timeout, "first_byte_timeout")
+            self._limits.watch(attempt, ticket.policy.first_byte_timeout, "first_byte_timeout")
         member.connection.start(member.dress(wire), attempt)
-        self._watch_engine(member)
+        self._limits.watch_engine(member)
 
     def _dial(self, action: Dial) -> None:
         now = self.clock.seconds()
@@ -388,29 +388,10 @@ class ConnectionPool:
         member = self._members[action.connection] = Member(
             self, action.connection, action.key, policy, now, route=route
         )
-        timeout, setting = policy.connect_timeout, f'connect_timeout of "{policy.name}"'
-        if timeout is None:
-            timeout, setting = self._dial_timeout, "DOWNLOAD_TIMEOUT"
         self._audience.tell(DialStarted(member.number, action.key, now))
-        config = self._configs.get(policy)
-        if config is None:
-            config = self._configs[policy] = EngineConfig.of(policy, max_frame_size=self._max_frame_size)
-        member.dial = self._dialer.dial(
-            route,
-            action.key.protocols,
-            config,
-            timeout=timeout,
-            setting=setting,
-            resolve_ttl=policy.resolve_ttl,
-        )
-        member.dial.result.addCallbacks(
-            self._connected, self._dial_failed, callbackArgs=(member,), errbackArgs=(member,)
-        )
+        self._dialling.start(member, route)
 
     def _connected(self, connection: Connection, member: Member) -> None:
-        if member.gone:
-            connection.abort()
-            return
         now = self.clock.seconds()
         member.connection, member.opened_at = connection, now
         self._audience.tell(member.opened_event(now))
@@ -421,14 +402,7 @@ class ConnectionPool:
             session = draw_session(member.policy, self._uniform) if member.policy.rotates else UNLIMITED
             self.run(self.scheduler.connected(member.number, connection.protocol, budget, now, session=session))
 
-    def _dial_failed(self, failure: Failure, member: Member) -> None:
-        if member.gone:
-            return
-        error = failure.value
-        if not isinstance(error, PoolPlusError):
-            # A fault of ours: the request that waits must still be answered.
-            logger.error("Dialling %s failed unexpectedly", member.key, exc_info=error)
-            error = ConnectionLostError(f"dialling {member.key} failed: {error!r}", phase=Phase.CONNECT)
+    def _dial_failed(self, error: PoolPlusError, member: Member) -> None:
         now = self.clock.seconds()
         self._forget(member, CloseReason.DIAL_FAILED, now, error)
         self.run(self.scheduler.dial_failed(member.number, error, now))
@@ -496,26 +470,6 @@ class ConnectionPool:
                 RequestDone(ticket.number, connection, None if error is None else type(error).__name__, now)
             )
 
-    def _out_of_time(self, ticket: Ticket) -> None:
-        attempt = ticket.attempt
-        if attempt is None:
-            phase, where = self._waiting_for(ticket)
-        else:
-            phase = attempt.phase()
-            where = f"{phase.value} of {ticket.key}"
-        error = PhaseTimeoutError(where, phase=phase, seconds=ticket.seconds, setting="download_timeout")
-        self.give_up(ticket, error)
-
-    def _not_connected(self, ticket: Ticket) -> None:
-        """A request has a ``connect_timeout`` of its own, shorter or longer than that of the dial it waits for."""
-        seconds = ticket.policy.connect_timeout
-        if ticket.attempt is not None or seconds is None:
-            return
-        phase, where = self._waiting_for(ticket)
-        message = f'{where} took longer than {seconds} s (connect_timeout of "{ticket.policy.name}")'
-        if phase is not Phase.WAIT:
-            self.give_up(ticket, PhaseTimeoutError(message, phase=phase, seconds=seconds, setting="connect_timeout"))
-
     def _waiting_for(self, ticket: Ticket) -> tuple[Phase, str]:
         """What a waiting request waits for: the oldest dial of its key, or room."""
         record = self.scheduler.waiting.get(ticket.number)
@@ -525,39 +479,7 @@ class ConnectionPool:
                 return member.dial.phase, member.dial.describe()
         return Phase.WAIT, f"{Phase.WAIT.value} to {ticket.key}"
 
-    def watch(self, attempt: Attempt, limit: float, setting: str) -> None:
-        """Time out a phase of an attempt: ``first_byte_timeout`` until the response head, ``read_timeout`` after it,
-        `limit` seconds since something was last heard."""
-        if attempt.head_seen is not (setting == "read_timeout"):
-            return
-        due = attempt.heard_at + limit
-        if due > self.clock.seconds():
-            self._deadlines.at(due, attempt, lambda _now: self.watch(attempt, limit, setting))
-            self._arm()
-            return
-        phase, policy = attempt.phase(), attempt.ticket.policy
-        message = f'{phase.value} of {attempt.ticket.key} took longer than {limit} s ({setting} of "{policy.name}")'
-        self.give_up(attempt.ticket, PhaseTimeoutError(message, phase=phase, seconds=limit, setting=setting))
-
     # ---- connections
-
-    def _watch_engine(self, member: Member) -> None:
-        """Have ``expire`` called when the engine wants it, with one entry a connection."""
-        if member.watched or member.gone or member.connection is None:
-            return
-        due = member.connection.next_deadline()
-        if due is not None:
-            member.watched = True
-            self._deadlines.at(due, member, lambda now: self._engine_due(member, now))
-
-    def _engine_due(self, member: Member, now: float) -> None:
-        member.watched = False
-        if member.connection is None:
-            return
-        due = member.connection.next_deadline()
-        if due is not None and due <= now:
-            member.connection.expire()
-        self._watch_engine(member)
 
     def _forget(self, member: Member, reason: CloseReason, now: float, error: PoolPlusError | None = None) -> None:
         member.gone = True
