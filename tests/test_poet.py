@@ -1,6 +1,9 @@
 """Page objects: they see their connection, their extra requests are of their session, and they can end it."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -8,18 +11,22 @@ from typing import Annotated, Any
 
 import attrs
 import pytest
+import pytest_twisted
 from pytest_twisted import ensureDeferred
 from scrapy import Request, Spider
 from scrapy.crawler import CrawlerRunner
 from scrapy.http import Response
 from scrapy.settings import Settings
 from scrapy_poet import DummyResponse
-from web_poet import HttpClient, WebPage
+from web_poet import HttpClient, ItemPage, RequestUrl, WebPage
 from web_poet.serialization import deserialize_leaf, serialize_leaf
 
-from scrapy_poolplus import Addon, ConnectionInfo
-from scrapy_poolplus.poet import PROVIDERS, TRIED, Session
+from scrapy_poolplus import Addon, ConnectionInfo, connection_info
+from scrapy_poolplus.poet import PROVIDERS, TRIED, ConnectionInfoProvider, Session, SessionProvider
 from tests.conftest import StartNginx
+from tests.crawling import REPOSITORY, scrapy_command
+from tests.peers.listening import Listening
+from tests.peers.proxies import HttpProxy
 from tests.servers.nginx import Door, Nginx
 
 Crawl = Callable[..., Any]
@@ -61,6 +68,17 @@ class BurntPage(WebPage[dict[str, Any]]):
         return {"session": self.session.id, "retired": self.session.retired}
 
 
+@attrs.define
+class UndownloadedPage(ItemPage[dict[str, Any]]):
+    """Its own page is never asked for."""
+
+    url: RequestUrl
+    http: HttpClient
+
+    async def to_item(self) -> dict[str, Any]:
+        return {"extra": (await self.http.get(str(self.url))).status}
+
+
 class PagesSpider(Spider):
     name = "pages"
     page: type
@@ -83,11 +101,24 @@ class PagesSpider(Spider):
     async def parse_AskingPage(self, response: Response, page: AskingPage) -> None:
         self.items.append(await page.to_item())
 
+    async def parse_UndownloadedPage(self, response: DummyResponse, page: UndownloadedPage) -> None:
+        self.items.append({"response": response, "info": connection_info(response), **await page.to_item()})
+
     async def parse_BurntPage(self, response: Response, page: BurntPage) -> AsyncIterator[Request]:
         self.items.append(await page.to_item())
         # One after the other: a request that is under way while its session is retired still goes out in it.
         if len(self.items) < 3:
             yield Request(f"{response.url}&again", callback=self.parse_BurntPage)
+
+
+@pytest_twisted.async_yield_fixture
+async def proxy() -> AsyncIterator[HttpProxy]:
+    """In this process; it keeps what it was told."""
+    from twisted.internet import reactor
+
+    listening = Listening(reactor)
+    yield HttpProxy(listening.start())
+    await listening.stop()
 
 
 @pytest.fixture
@@ -168,6 +199,27 @@ async def test_another_handlers_response_has_empty_fields(pages: Crawl, nginx: S
     assert item == {"info": ConnectionInfo(), "session": None}
 
 
+@ensureDeferred
+async def test_a_dummy_response_has_empty_fields_and_its_page_can_still_ask(pages: Crawl, nginx: StartNginx) -> None:
+    server = nginx()
+    (item,) = await pages(UndownloadedPage, [server.url(Door.H2, "/100")], POOLPLUS_ROTATION="balanced")
+    assert type(item["response"]) is DummyResponse
+    assert (item["info"], item["extra"]) == (ConnectionInfo(), 200)
+    assert list(log(server)) == ["/100"], "only the extra request went out"
+
+
+def test_the_providers_give_empty_fields_for_a_request_that_was_not_downloaded() -> None:
+    request = Request("https://shop.example/")
+    dummy = DummyResponse(request.url, request=request)
+    injector: Any = None
+    (info,) = ConnectionInfoProvider(injector)({ConnectionInfo}, request, dummy)
+    assert info == ConnectionInfo()
+    crawler: Any = None
+    (session,) = SessionProvider(injector)({Session}, request, dummy, crawler)
+    session.retire()  # type: ignore[attr-defined]
+    assert session.id is None  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("requests", [50, 1])
 @ensureDeferred
 async def test_extra_requests_go_out_in_the_session_of_their_page(
@@ -190,6 +242,34 @@ async def test_extra_requests_keep_cookie_jar_and_bind_address_without_rotation(
     seen = log(server)
     assert seen["/100?extra"].cookies == f"visit={seen['/visit'].request_id}"
     assert seen["/100?extra"].connection == seen["/visit"].connection, "the bind address is a part of the route"
+
+
+@pytest.mark.parametrize("rotation", ["off", "balanced"])
+@pytest.mark.parametrize("door", [Door.TLS, Door.H2], ids=lambda door: door.value)
+@ensureDeferred
+async def test_extra_requests_keep_proxy_and_its_login(
+    pages: Crawl, nginx: StartNginx, proxy: HttpProxy, door: Door, rotation: str
+) -> None:
+    server = nginx()
+    meta = {"proxy": f"http://user:secret@127.0.0.1:{proxy.port}"}
+    (item,) = await pages(AskingPage, [server.url(door, "/visit")], meta, POOLPLUS_ROTATION=rotation)
+    assert item["extra"] == 200
+    (head,) = proxy.heads
+    assert b"Proxy-Authorization: Basic dXNlcjpzZWNyZXQ=\r\n" in head
+    seen = log(server)
+    assert seen["/100?extra"].connection == seen["/visit"].connection, "through the page's own tunnel"
+    assert seen["/100?extra"].cookies == f"visit={seen['/visit'].request_id}"
+
+
+@ensureDeferred
+async def test_extra_requests_of_a_page_that_was_not_downloaded_go_through_its_proxy(
+    pages: Crawl, nginx: StartNginx, proxy: HttpProxy
+) -> None:
+    meta = {"proxy": f"http://user:secret@127.0.0.1:{proxy.port}"}
+    (item,) = await pages(UndownloadedPage, [nginx().url(Door.H2, "/100")], meta)
+    assert item["extra"] == 200
+    (head,) = proxy.heads
+    assert b"Proxy-Authorization: Basic dXNlcjpzZWNyZXQ=\r\n" in head
 
 
 @ensureDeferred
@@ -217,3 +297,60 @@ def test_fixtures_hold_what_a_page_was_given() -> None:
     again = deserialize_leaf(Session, serialize_leaf(Session("s-1", lambda name: None)))
     again.retire()
     assert (again.id, again.retired) == ("s-1", True)
+
+
+PAGES = """
+import attrs
+from scrapy_poolplus import ConnectionInfo
+from scrapy_poolplus.poet import Session
+from web_poet import HttpClient, WebPage
+
+
+@attrs.define
+class ShopPage(WebPage):
+    connection: ConnectionInfo
+    session: Session
+    http: HttpClient
+
+    async def to_item(self):
+        extra = await self.http.get(self.response.urljoin("/100?extra"))
+        self.session.retire()
+        return {
+            "protocol": self.connection.protocol,
+            "waited": self.connection.waited,
+            "session": self.session.id,
+            "retired": self.session.retired,
+            "extra": len(extra.body),
+        }
+"""
+
+
+def test_a_saved_fixture_passes_without_the_server(nginx: StartNginx, tmp_path: Path) -> None:
+    (tmp_path / "shop_pages.py").write_text(PAGES)
+    (tmp_path / "shop_settings.py").write_text(
+        'ADDONS = {"scrapy_poolplus.Addon": 500, "scrapy_poet.Addon": 300}\nPOOLPLUS_ROTATION = "balanced"\n'
+    )
+    (tmp_path / "scrapy.cfg").write_text("[settings]\ndefault = shop_settings\n")
+    server = nginx()
+    saved = scrapy_command(tmp_path, "savefixture", "shop_pages.ShopPage", server.url(Door.H2, "/visit"))
+    assert saved.exit_code == 0, saved.log
+    seen = log(server)
+    assert seen["/100?extra"].cookies == f"visit={seen['/visit'].request_id}"
+    (output,) = (tmp_path / "fixtures").rglob("output.json")
+    item = json.loads(output.read_text())
+    assert (item["protocol"], item["retired"], item["extra"]) == ("h2", True, 100)
+    assert item["session"]
+    assert item["waited"] is not None
+    # In a process of its own: web-poet's plugin for pytest collects the fixture and gives the page what it holds.
+    replayed = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:pytest_twisted", "fixtures"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(REPOSITORY), str(tmp_path)))},
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert replayed.returncode == 0, replayed.stdout + replayed.stderr
+    assert "passed" in replayed.stdout, replayed.stdout
