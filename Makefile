@@ -35,6 +35,7 @@ example: $(EXAMPLE_READY)
 	cd example_project && $(abspath $(BIN))/python -m scrapy crawl books -a site=tls1
 	cd example_project && $(abspath $(BIN))/python -m scrapy crawl books -a site=h2
 	cd example_project && $(abspath $(BIN))/python -m scrapy crawl account -a books=200
+	cd example_project && $(abspath $(BIN))/python -m scrapy crawl exits -a books=200
 	cd example_project && $(abspath $(BIN))/python -m scrapy crawl compare
 	@cd example_project && $(abspath $(BIN))/python -m bookshop.check
 

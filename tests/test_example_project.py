@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -33,8 +34,9 @@ EXAMPLE = Path(__file__).parents[1] / "example_project"
 sys.path.insert(0, str(EXAMPLE))
 
 from bookshop import check
-from bookshop.children import Child, child_environment, start_relay, start_site
+from bookshop.children import Child, child_environment, start_proxy, start_relay, start_site
 from bookshop.compare import CONTENDERS, OURS, Comparison, Contender, Run, StoppedError, compare
+from bookshop.exits import EXITS, Carried, carried, exits_used, proxy_log, read_users
 from bookshop.progress import progress
 from bookshop.report import comparison_table
 from bookshop.result import CrawlResult
@@ -44,6 +46,7 @@ from bookshop.site.catalogue import Catalogue, Kind
 from bookshop.site.log import SiteLog, SiteSummary, entries, is_page, summarise
 from bookshop.site.members import ORDERS, PASSWORD, STOCK_PAGES, USERNAME
 from bookshop.site.profiles import Profile, profiles
+from bookshop.site.proxy import PASSWORD as PROXY_PASSWORD
 from bookshop.site.relay import DelayLine
 from bookshop.site.serve import SiteMode
 
@@ -583,6 +586,59 @@ def test_a_child_that_cannot_start_is_an_error_at_once(capfd: pytest.CaptureFixt
     assert "invalid int value: 'nowhere'" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("request_line", "login", "status"),
+    [
+        ("GET http://localhost:{port}/ HTTP/1.1", f"ada:{PROXY_PASSWORD}", b"405"),
+        ("CONNECT localhost:{port} HTTP/1.1", "ada:lovelace", b"407"),
+        ("CONNECT localhost:{port} HTTP/1.1", None, b"407"),
+        ("CONNECT localhost:1{port} HTTP/1.1", f"ada:{PROXY_PASSWORD}", b"403"),
+        ("CONNECT localhost:{port} HTTP/1.1", f"ada:{PROXY_PASSWORD}", b"200"),
+    ],
+)
+def test_a_proxy_opens_a_tunnel_to_the_shop_alone_and_for_who_has_its_password(
+    tmp_path: Path, request_line: str, login: str | None, status: bytes
+) -> None:
+    log = tmp_path / "exit.jsonl"
+    with closing(socket.create_server(("127.0.0.1", 0))) as shop:
+        shop.settimeout(SECONDS)
+        port = shop.getsockname()[1]
+        with (
+            closing_child(start_proxy(port, EXITS[1], log)) as proxy,
+            socket.create_connection(("127.0.0.1", proxy.port), SECONDS) as client,
+        ):
+            client.settimeout(SECONDS)
+            told = "" if login is None else f"Proxy-Authorization: Basic {b64encode(login.encode()).decode()}\r\n"
+            client.sendall(f"{request_line.format(port=port)}\r\n{told}\r\n".encode())
+            answer = b""
+            while b"\r\n\r\n" not in answer:
+                data = client.recv(65536)
+                assert data, "closed without an answer"
+                answer += data
+            assert answer.split()[1] == status
+            if status != b"200":
+                assert log.read_text() == ""
+                assert client.recv(1) == b""
+                return
+            connection, (host, source) = shop.accept()
+            with connection:
+                assert host == EXITS[1]
+                assert read_users([log]) == {f"{host}:{source}": "ada"}
+                client.sendall(b"there")
+                client.shutdown(socket.SHUT_WR)
+                # The end of one direction is passed on, and the other stays open.
+                assert connection.makefile("rb").read() == b"there"
+                connection.sendall(b"and back")
+            assert client.makefile("rb").read() == b"and back"
+
+
+def test_a_proxy_says_which_address_the_machine_lacks(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    # Of the block for documentation (RFC 5737): no machine has it.
+    with pytest.raises(RuntimeError, match=r"bookshop\.site\.proxy ended before it was ready"):
+        start_proxy(1, "192.0.2.1", tmp_path / "exit.jsonl")
+    assert "192.0.2.1 is no address of this machine" in capfd.readouterr().err
+
+
 # Whole crawls
 
 
@@ -642,6 +698,34 @@ def test_flows_stay_whole_beside_a_catalogue_whose_sessions_rotate(tmp_path: Pat
     assert sum(profile.automatic for profile in found) >= 2
     assert f"(promised {PROMISE})" in crawl.stdout
     assert f"the longest of {found[0].requests} requests" in crawl.stdout
+
+
+@pytest.mark.parametrize("mode", [SiteMode.H2, SiteMode.TLS_HTTP1])
+def test_sessions_rotate_over_three_proxies_and_each_keeps_its_exit(tmp_path: Path, mode: SiteMode) -> None:
+    crawl = scrapy_crawl(tmp_path, "exits", "-a", "books=100", "-a", f"site={mode.value}")
+    assert crawl.returncode == 0, crawl.stderr
+    assert crawl.stderr.count("Traceback") == 0, crawl.stderr
+    result = CrawlResult.read(tmp_path / f"exits-{mode.value}.json")
+    assert list(check.broken_page_promises(result, mode)) == []
+    users = read_users(proxy_log(mode, address, tmp_path) for address in EXITS)
+    found = carried(tmp_path / f"exits-{mode.value}-site.jsonl", users)
+    assert list(check.broken_exit_promises(found)) == []
+    uses = exits_used(found)
+    assert [use.exit for use in uses] == list(EXITS)
+    # Over HTTP/1.1 some are dialled for requests that another one took in the end.
+    assert 3 <= len(found) == sum(use.sessions for use in uses) <= len(users)
+    assert result.site is not None
+    assert sum(use.requests for use in uses) == result.site.requests
+    assert max(use.longest_profile for use in uses) == result.site.longest_profile
+    for use in uses:
+        figures = (use.sessions, use.connections, use.requests, use.longest_profile)
+        assert re.search(rf"{re.escape(use.exit)} +" + " +".join(f"│ +{figure}" for figure in figures), crawl.stdout)
+
+
+def test_the_proxies_of_the_example_are_not_offered_for_cleartext(tmp_path: Path) -> None:
+    crawl = scrapy_crawl(tmp_path, "exits", "-a", "site=http")
+    assert crawl.returncode != 0
+    assert "-a site=http: the proxies of this example open tunnels only" in crawl.stderr
 
 
 def test_the_summary_does_not_call_a_crawl_right_that_got_other_pages(tmp_path: Path) -> None:
@@ -802,9 +886,9 @@ def test_the_check_names_a_promise_that_a_crawl_broke(change: dict[str, Any], pr
 
 
 def test_the_check_names_every_crawl_that_is_missing(tmp_path: Path) -> None:
-    assert len(list(check.broken_promises(tmp_path))) == 5
+    assert len(list(check.broken_promises(tmp_path))) == 6
     RIGHT.write(tmp_path / "books-h2.json")
-    assert len(list(check.broken_promises(tmp_path))) == 4
+    assert len(list(check.broken_promises(tmp_path))) == 5
 
 
 @pytest.mark.parametrize(
@@ -819,3 +903,26 @@ def test_the_check_names_a_promise_that_a_flow_broke(change: dict[str, Any], pro
     right = Profile(requests=80, flow=Counter({"/account/order": 40, "/stock": 40}))
     assert list(check.broken_flow_promises([right])) == []
     assert list(check.broken_flow_promises([replace(right, **change)])) == [promise]
+
+
+@pytest.mark.parametrize(
+    ("change", "promise"),
+    [
+        ({0: {"exits": frozenset({EXITS[1]})}}, f"the shop saw nothing of the exit {EXITS[0]}"),
+        ({3: {"exits": frozenset({"127.0.0.1"})}}, "the shop saw 127.0.0.1, which is the exit of no proxy"),
+        ({3: {"exits": frozenset(EXITS[:2])}}, "1 sessions changed their exit"),
+        ({3: {"users": frozenset({"u3", "u4"})}}, "the proxies were told 1 sessions otherwise than the shop saw them"),
+        ({3: {"users": frozenset({"u0"})}}, "the proxies were told 1 sessions otherwise than the shop saw them"),
+        ({3: {"profile": Profile(requests=51)}}, "51 requests were tied together, promised 50"),
+    ],
+)
+def test_the_check_names_a_promise_that_an_exit_broke(change: dict[int, dict[str, Any]], promise: str) -> None:
+    exits = (*EXITS, EXITS[0])
+    right = [Carried(Profile(requests=50), frozenset({exits[n]}), frozenset({f"u{n}"})) for n in range(4)]
+    assert list(check.broken_exit_promises(right)) == []
+    assert [use.sessions for use in exits_used(right)] == [2, 1, 1]
+    wrong = [replace(one, **change.get(number, {})) for number, one in enumerate(right)]
+    # The first has a session at the exit of the fourth as well.
+    if 0 in change:
+        wrong.pop()
+    assert list(check.broken_exit_promises(wrong)) == [promise]

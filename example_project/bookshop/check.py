@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bookshop.compare import OURS, OURS_ROTATING
+from bookshop.exits import EXITS, Carried, carried, proxy_log, read_users
 from bookshop.places import OUT
 from bookshop.result import CrawlResult
 from bookshop.rotating import PROMISE
@@ -32,6 +33,7 @@ def broken_promises(out: Path) -> Iterator[str]:
         for broken in broken_crawl_promises(CrawlResult.read(path), mode):
             yield f"{path.name}: {broken}"
     yield from _broken_account(out)
+    yield from _broken_exits(out)
     path = out / "compare.jsonl"
     if not path.exists():
         yield f"{path.name}: scrapy crawl compare has not finished"
@@ -46,6 +48,34 @@ def broken_promises(out: Path) -> Iterator[str]:
             tied = row[run]["site"]["longest_profile"]
             if name == OURS_ROTATING and tied > PROMISE:
                 yield f"{path.name}: {tied} requests of {name} were tied together in the {run} run, promised {PROMISE}"
+
+
+def _broken_exits(out: Path) -> Iterator[str]:
+    path = out / "exits-h2.json"
+    if not path.exists():
+        yield f"{path.name}: scrapy crawl exits has not finished"
+        return
+    users = read_users(proxy_log(SiteMode.H2, address, out) for address in EXITS)
+    found = carried(out / "exits-h2-site.jsonl", users)
+    for broken in (*broken_page_promises(CrawlResult.read(path), SiteMode.H2), *broken_exit_promises(found)):
+        yield f"{path.name}: {broken}"
+
+
+def broken_exit_promises(found: Sequence[Carried]) -> Iterator[str]:
+    seen = frozenset[str]().union(*(one.exits for one in found))
+    for address in sorted(seen - set(EXITS)):
+        yield f"the shop saw {address}, which is the exit of no proxy"
+    for address in sorted(set(EXITS) - seen):
+        yield f"the shop saw nothing of the exit {address}"
+    if moved := sum(len(one.exits) > 1 for one in found):
+        yield f"{moved} sessions changed their exit"
+    # A session's cookie or connection under two users, or one user for what the shop cannot tie together.
+    told = Counter(user for one in found for user in one.users)
+    if mixed := sum(len(one.users) > 1 for one in found) + sum(times > 1 for times in told.values()):
+        yield f"the proxies were told {mixed} sessions otherwise than the shop saw them"
+    most = max((one.profile.requests for one in found), default=0)
+    if most > PROMISE:
+        yield f"{most} requests were tied together, promised {PROMISE}"
 
 
 def _broken_account(out: Path) -> Iterator[str]:

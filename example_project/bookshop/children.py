@@ -1,4 +1,4 @@
-"""The processes that a spider starts: the shop, and the relay that makes it far away."""
+"""The processes that a spider starts: the shop, the relay that makes it far away, the proxies on the way to it."""
 
 from __future__ import annotations
 
@@ -73,6 +73,11 @@ def start_site(mode: SiteMode, log: Path, *, books: int = BOOKS, close_after: in
 def start_relay(port: int, round_trip: float) -> Child:
     """A relay to a local port, `round_trip` seconds away."""
     return Child("bookshop.site.relay", "--to", str(port), "--round-trip", str(round_trip))
+
+
+def start_proxy(port: int, exit_address: str, log: Path) -> Child:
+    """A proxy to the shop at a local port, which sees its connections come from `exit_address`."""
+    return Child("bookshop.site.proxy", "--to", str(port), "--exit", exit_address, "--log", str(log.absolute()))
 
 
 def child_environment() -> dict[str, str]:

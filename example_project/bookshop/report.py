@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bookshop.compare import CLOSE_AFTER, CONCURRENCY, ROUND_TRIP, Comparison
+from bookshop.exits import ExitUse
 from bookshop.result import CrawlResult
 from bookshop.rotating import PROMISE
 from bookshop.site.catalogue import Kind
@@ -64,6 +65,23 @@ def flows_table(profiles: Sequence[Profile]) -> Table:
     pages = sum((profile.flow for profile in flows), Counter[str]())
     table.add_row("", ", ".join(f"{count:,} {path}" for path, count in sorted(pages.items())))
     table.add_row("refused, as a flow was cut", f"{sum(profile.refused for profile in flows):,}")
+    return table
+
+
+def exits_table(uses: Sequence[ExitUse]) -> Table:
+    """Which exit carried what."""
+    table = Table(
+        title="What the shop saw of each exit",
+        caption=f"Sessions by the proxies' logs, the rest by the shop's.\nLongest profile: at most {PROMISE} promised.",
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("exit")
+    for heading in ("sessions", "connections", "requests", "longest profile"):
+        table.add_column(heading, justify="right")
+    for use in uses:
+        figures = (use.sessions, use.connections, use.requests, use.longest_profile)
+        table.add_row(use.exit, *(f"{figure:,}" for figure in figures))
     return table
 
 

@@ -1,4 +1,4 @@
-"""The settings that turn rotation on, for the spider `account` and for a row of `compare`."""
+"""The settings that turn rotation on, for the spiders `account` and `exits` and for a row of `compare`."""
 
 from __future__ import annotations
 

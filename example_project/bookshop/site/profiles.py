@@ -22,6 +22,8 @@ class Profile:
     flow: Counter[str] = field(default_factory=Counter)
     # Requests to the members' area that the shop refused: a flow that was cut shows here.
     refused: int = 0
+    # By their numbers in the log.
+    connections: set[int] = field(default_factory=set)
 
     @property
     def catalogue(self) -> int:
@@ -35,6 +37,7 @@ class Profile:
     def add(self, entry: Mapping[str, Any]) -> None:
         """Count one more request of the log."""
         self.requests += 1
+        self.connections.add(entry["connection"])
         path, status = entry["path"], entry["status"]
         if is_members_path(path):
             if status == 200 or (status == 303 and (entry["method"], path) in ACCEPTED):
