@@ -61,7 +61,8 @@ class ConnectionPool:
 
     `clock` is the reactor, `dialer` makes connections, `uniform` draws from [0, 1) for the jitter of budgets. A closed
     pool fails every request at once; make a new one. `run` begins the ids of sessions, and is another one in each run;
-    `session_ended` is told the id of a session of which nothing is left.
+    `session_ended` is told the id of a session of which nothing is left. `observers`: each with the kinds of events that
+    it hears, None for all.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class ConnectionPool:
         max_connections: int,
         dial_timeout: float = 180.0,
         max_frame_size: int = 16_384,
-        observers: Iterable[Observer] = (),
+        observers: Iterable[tuple[Observer, frozenset[type] | None]] = (),
         run: str = "s",
         session_ended: Callable[[str], None] = lambda _session: None,
     ) -> None:
@@ -89,8 +90,8 @@ class ConnectionPool:
             failed=self._dial_failed,
         )
         self._audience = Audience()
-        for observer in observers:
-            self._audience.add(observer, getattr(observer, "kinds", None))
+        for observer, kinds in observers:
+            self._audience.add(observer, kinds)
         self._tickets: dict[int, Ticket] = {}
         self._members: dict[int, Member] = {}
         self._goodbyes = Goodbyes(clock)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 from weakref import WeakKeyDictionary
 
 from scrapy import signals
@@ -27,19 +27,24 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_made: WeakKeyDictionary[Crawler, list[Observer]] = WeakKeyDictionary()
+Wired: TypeAlias = "tuple[Observer, frozenset[type] | None]"
+"""An observer, and the kinds of events that it hears: None for all."""
+
+_made: WeakKeyDictionary[Crawler, list[Wired]] = WeakKeyDictionary()
 
 
-def observers_of(crawler: Crawler, config: PoolConfig, clock: Callable[[], float]) -> list[Observer]:
-    """The observers that the settings ask for. `clock`: the pool's seconds. Raises ConfigError where POOLPLUS_HAR cannot
+def observers_of(crawler: Crawler, config: PoolConfig, clock: Callable[[], float]) -> list[Wired]:
+    """The observers that the settings ask for, each with what it hears. `clock`: the pool's seconds. Raises ConfigError where POOLPLUS_HAR cannot
     be written."""
     if crawler not in _made:
         assert crawler.stats is not None
-        _made[crawler] = [StatsObserver(crawler.stats), LogObserver(), SignalsObserver(crawler)]
+        log, figures = LogObserver(), StatsObserver(crawler.stats)
+        made = _made[crawler] = [(figures, figures.kinds), (log, log.kinds), (SignalsObserver(crawler), None)]
         if config.har is not None:
-            _made[crawler].append(_har(crawler, config, config.har, clock))
+            made.append((_har(crawler, config, config.har, clock), None))
         if config.rotates:
-            _made[crawler].append(_linkability(crawler, config))
+            linkability = _linkability(crawler, config)
+            made.append((linkability, linkability.kinds))
     return _made[crawler]
 
 

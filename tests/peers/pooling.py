@@ -172,7 +172,7 @@ class Bench:
             uniform=lambda: 0.0,
             max_connections=max_connections,
             dial_timeout=dial_timeout,
-            observers=[self.events.append],
+            observers=[(self.events.append, None)],
         )
 
     def dial(
