@@ -13,7 +13,14 @@ from scrapy_poolplus.core.errors import (
     PhaseTimeoutError,
     PoolClosedError,
 )
-from scrapy_poolplus.core.events import CloseReason, ConnectionClosed, DialFailed, Replayed
+from scrapy_poolplus.core.events import (
+    CloseReason,
+    ConnectionClosed,
+    DialFailed,
+    Replayed,
+    SessionOpened,
+    SessionRetired,
+)
 from scrapy_poolplus.core.origin import HttpProtocol
 from scrapy_poolplus.core.replay import Progress
 from scrapy_poolplus.net.wire import BodyEnd, Outcome, ResponseHead
@@ -533,6 +540,85 @@ def test_retire_closes_the_idle_connections_of_a_host():
         connection.respond()
     assert bench.pool.retire(host="b.example") == 1
     assert [connection.ended for connection in connections] == ["", "closed"]
+
+
+def test_retire_ends_the_sessions_of_a_host_and_of_no_other():
+    bench = Bench(rotation=50, session_requests=50)
+    for host in ("a.example", "b.example"):
+        bench.ask(host)
+    idle, busy = (dial.connect() for dial in bench.dials)
+    idle.respond()
+    assert bench.pool.retire(host="a.example") == 1
+    assert bench.pool.retire(host="a.example") == 0
+    assert [idle.ended, busy.ended] == ["closed", ""]
+    retired = [event for event in bench.events if isinstance(event, SessionRetired)]
+    assert [(event.reason, event.requests) for event in retired] == [(CloseReason.RETIRED, 1)]
+    _, other = bench.ask("b.example")
+    bench.ask("a.example")
+    # The other host's goes on, this one's next request is of another session.
+    busy.respond()
+    busy.respond()
+    assert other.heard[-1] is BodyEnd.COMPLETE
+    bench.dials[2].connect()
+    opened = [event.session for event in bench.events if isinstance(event, SessionOpened)]
+    assert len(opened) == len(set(opened)) == 3
+    assert opened[:1] == [event.session for event in retired]
+
+
+def test_a_session_whose_connection_was_closed_early_is_retired_with_its_host():
+    bench = Bench(rotation=50, session_requests=50)
+    bench.ask()
+    connection = bench.dials[0].connect()
+    connection.respond()
+    connection.lose(Progress.SENT)
+    assert bench.pool.retire(host="b.example") == 0
+    assert "SessionRetired" not in bench.names()
+    # No connection took its leave, but the next one would have gone on with the session.
+    assert bench.pool.retire(host="a.example") == 0
+    assert bench.names()[-2:] == ["SessionRetired", "SessionEnded"]
+    bench.ask()
+    bench.dials[1].connect()
+    first, second = (event.session for event in bench.events if isinstance(event, SessionOpened))
+    assert first != second
+
+
+def test_what_a_retired_session_has_in_flight_is_finished_and_what_waits_goes_into_another():
+    bench = Bench(rotation=50, session_requests=50, max_connections=1)
+    _, first = bench.ask()
+    connection = bench.dials[0].connect()
+    _, second = bench.ask()
+    (session,) = (event.session for event in bench.events if isinstance(event, SessionOpened))
+    assert bench.pool.retire(session=session) == 1
+    assert bench.pool.retire(session=session) == 0
+    assert connection.ended == ""
+    connection.respond()
+    assert first.heard[-1] is BodyEnd.COMPLETE
+    assert connection.ended == "closed"
+    bench.dials[1].connect().respond()
+    assert second.heard[-1] is BodyEnd.COMPLETE
+
+
+def test_retire_of_what_there_is_not_does_nothing():
+    bench = Bench(rotation=50, session_requests=50)
+    bench.ask()
+    connection = bench.dials[0].connect()
+    connection.respond()
+    assert bench.pool.retire(session="unknown") == 0
+    assert bench.pool.retire(host="unknown.example") == 0
+    assert connection.ended == ""
+
+
+def test_retire_of_all_retires_every_session():
+    bench = Bench(rotation=50, session_requests=50)
+    for host in ("a.example", "b.example"):
+        bench.ask(host)
+    connections = [dial.connect() for dial in bench.dials]
+    for connection in connections:
+        connection.respond()
+    assert bench.pool.retire() == 2
+    assert [connection.ended for connection in connections] == ["closed", "closed"]
+    assert bench.names().count("SessionRetired") == bench.names().count("SessionEnded") == 2
+    assert not bench.pool.scheduler.state.book.sessions
 
 
 def test_a_budget_of_bytes_retires_the_connection():

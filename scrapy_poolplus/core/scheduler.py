@@ -267,20 +267,26 @@ class Scheduler:
             self.state.book.remember(found, domains)
 
     def retire_all(self, now: float, *, host: str | None = None, session: str | None = None) -> list[Action]:
-        """The open connections of a host, or all, take nothing new, nor do the sessions that they carry; or those of a
-        session, by its label or id. What is kept under a label begins anew with the next request that asks for it."""
+        """The open connections of a host, or all, take nothing new, nor do the sessions that were to go on there; or those
+        of a session, by its label or id. What is kept under a label begins anew with the next request that asks for it.
+        """
         if session is not None:
             called = self.state.book.called(session)
             if called is not None:
                 self._sessions.retire(called, CloseReason.RETIRED, now)
             return self._decide(None, now)
         for record in list(self.connections.values()):
-            if not record.open or (host is not None and record.key.key.origin.host != host):
+            if host is not None and record.key.key.origin.host != host:
                 continue
-            if record.session is not None:
-                self._sessions.retire(record.session, CloseReason.RETIRED, now)
-            self.state.retire(record, CloseReason.RETIRED, now)
-            self.state.touched.append(record.key)
+            carried = record.session
+            if carried is not None and (record.open or carried.requests):
+                self._sessions.retire(carried, CloseReason.RETIRED, now)
+            if record.open:
+                # It was not closed with its session.
+                self.state.retire(record, CloseReason.RETIRED, now)
+                self.state.touched.append(record.key)
+        for left in self.state.book.orphans(host):
+            self._sessions.retire(left, CloseReason.RETIRED, now)
         return self._decide(None, now)
 
     # ---- facts: time and end

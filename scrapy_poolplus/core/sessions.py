@@ -206,6 +206,15 @@ class SessionBook:
             session.home = key
             self._orphans.setdefault(key, {})[session.id] = session
 
+    def orphans(self, host: str | None) -> list[Session]:
+        """Those that the next connection of a host, or of any, would go on with."""
+        return [
+            session
+            for key, orphans in self._orphans.items()
+            if host is None or key.origin.host == host
+            for session in orphans.values()
+        ]
+
     def claim_orphan(self, session: Session) -> None:
         """It is no orphan any more, if it was one: no new connection takes it up of its own accord."""
         if session.home is not None:

@@ -83,6 +83,15 @@ class SessionMachine(RuleBasedStateMachine):
         self.kept: set[str] = set()
         self.ended: set[str] = set()
         self.retired: set[str] = set()
+        self.told: set[str] = set()
+        """Retired because somebody asked."""
+        self.named: dict[tuple[Tie, str], str] = {}
+        self.used_at: dict[str, float] = {}
+        self.idle = idle
+        self.leaving = False
+        self.used: dict[Origin, set[str]] = defaultdict(set)
+        self.left: dict[Origin, set[str]] = defaultdict(set)
+        """What was used at an origin before it was to be left."""
         self.session_of: dict[int, set[str]] = defaultdict(set)
         self.dials: dict[int, Dial] = {}
         self.open: dict[int, HttpProtocol] = {}
@@ -100,6 +109,12 @@ class SessionMachine(RuleBasedStateMachine):
 
     def waiting(self) -> list[int]:
         return sorted(ticket for ticket, request in self.requests.items() if request.connection is None)
+
+    def labelled(self) -> list[str]:
+        """Labels whose session carried a request and is not retired."""
+        return sorted(
+            name for (tie, name), session in self.named.items() if tie is Tie.PIN and session not in self.retired
+        )
 
     # ---- facts
 
@@ -159,7 +174,9 @@ class SessionMachine(RuleBasedStateMachine):
     @rule(which=WHICH)
     def finish(self, which: int) -> None:
         ticket = self.in_flight()[which % len(self.in_flight())]
-        del self.requests[ticket]
+        session = self.requests.pop(ticket).session
+        assert session is not None
+        self.used_at[session] = self.now
         self._judge(self.scheduler.finished(ticket, self.now))
 
     @precondition(lambda self: self.waiting())
@@ -205,8 +222,21 @@ class SessionMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.sessions())
     @rule(which=WHICH)
     def retire(self, which: int) -> None:
-        session = self.sessions()[which % len(self.sessions())]
-        self._judge(self.scheduler.retire_all(self.now, session=session))
+        self._retire(self.sessions()[which % len(self.sessions())])
+
+    @precondition(lambda self: self.labelled())
+    @rule(which=WHICH)
+    def retire_label(self, which: int) -> None:
+        name = self.labelled()[which % len(self.labelled())]
+        self._retire(self.named[Tie.PIN, name], called=name)
+
+    @rule(key=st.sampled_from(KEYS))
+    def retire_host(self, key: PoolKey) -> None:
+        origin = key.origin
+        self.left[origin] |= self.used[origin]
+        self.leaving = True
+        self._judge(self.scheduler.retire_all(self.now, host=origin.host))
+        self.leaving = False
 
     @rule(seconds=st.sampled_from((0.125, 1.0, 3.0, 100.0)))
     def advance(self, seconds: float) -> None:
@@ -233,6 +263,12 @@ class SessionMachine(RuleBasedStateMachine):
         self.requests[self.tickets] = Request(key, claim)
         self._judge(self.scheduler.submit(self.tickets, key, self.policy, self.now, slots=4, claim=claim))
 
+    def _retire(self, session: str, *, called: str | None = None) -> None:
+        self.told.add(session)
+        self._judge(self.scheduler.retire_all(self.now, session=called or session))
+        # A flow may begin in one that rotated until now.
+        assert session in self.retired or session not in self.told, f"{session} goes on"
+
     def _judge(self, actions: list[Action]) -> None:
         for action in actions:
             match action:
@@ -247,12 +283,17 @@ class SessionMachine(RuleBasedStateMachine):
                     self._dispatched(action)
                 case Kept():
                     self.kept.add(action.session)
+                    # Retired as a rotating one, whatever for, it is taken up again as a flow.
+                    self.retired.discard(action.session)
+                    self.told.discard(action.session)
                 case Tell(event=SessionOpened(session=session)):
                     assert session not in self.promised, f"{session} began twice"
                     self.promised[session] = self.most
-                case Tell(event=SessionRetired(session=session, requests=requests)):
+                case Tell(event=SessionRetired(session=session, requests=requests, reason=reason)):
                     assert requests == self.carried[session]
                     self.retired.add(session)
+                    if session in self.kept:
+                        self._kept_no_longer(session, reason)
                 case Tell(event=SessionCrossed()):
                     self.crossed += 1
                 case EndSession():
@@ -262,6 +303,17 @@ class SessionMachine(RuleBasedStateMachine):
                     pass
         if not self.scheduler.closed:
             self.scheduler.check()
+
+    def _kept_no_longer(self, session: str, reason: CloseReason) -> None:
+        """A label, or a flow, ends because somebody asked, or because nothing has happened in it."""
+        if reason is CloseReason.RETIRED:
+            assert session in self.told or self.leaving, f"nobody asked to retire {session}"
+            return
+        assert reason is CloseReason.IDLE_TIMEOUT
+        assert not any(request.session == session for request in self.requests.values()), f"{session} is in use"
+        assert self.now >= self.used_at[session] + self.idle, (
+            f"{session} was used {self.now - self.used_at[session]} s ago"
+        )
 
     def _dispatched(self, action: Dispatch) -> None:
         request, session = self.requests[action.ticket], action.session
@@ -275,6 +327,8 @@ class SessionMachine(RuleBasedStateMachine):
             assert all(other.headed for other in first), f"{session} is not answered yet"
         request.session, request.connection = session, action.connection
         self.carried[session] += 1
+        self.used_at[session] = self.now
+        self.used[request.key.origin].add(session)
         if session not in self.kept:
             assert self.carried[session] <= self.most, f"{session} carried {self.carried[session]} of {self.most}"
         users = self.session_of[action.connection]
@@ -283,10 +337,20 @@ class SessionMachine(RuleBasedStateMachine):
         claim = request.claim
         if claim.tie is Tie.NONE:
             assert session not in self.kept, f"{session} is kept for a flow"
+            assert session not in self.left[request.key.origin], f"{session} was to be left"
         elif claim.tie in {Tie.PIN, Tie.KEPT} and claim.name:
             assert session in self.kept
+            assert session not in self.retired, f"{session} is retired"
+            self._named(claim.tie, claim.name, session)
         elif claim.tie is Tie.KEPT and claim.session in self.kept and claim.session not in self.retired:
             assert session == claim.session, f"{action.ticket} left its flow"
+
+    def _named(self, tie: Tie, name: str, session: str) -> None:
+        """A name keeps its session until that is retired, and no other name has it."""
+        before = self.named.get((tie, name))
+        assert before in {None, session} or before in self.retired, f"{name} left {before} for {session}"
+        self.named[tie, name] = session
+        assert list(self.named.values()).count(session) == 1, f"{session} has more than one name"
 
 
 SessionMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)

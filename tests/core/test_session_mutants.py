@@ -80,6 +80,42 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "a name begins a session with each request",
+        (("sessions", "        if session is not None and not session.retired:\n", "        if False:\n"),),
+    ),
+    Mutant(
+        "a name goes on in the session that was retired",
+        (
+            (
+                "sessions",
+                "        if session is not None and not session.retired:\n",
+                "        if session is not None:\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "all names are one",
+        (("session_state", 'book.named(f"{cause} {name}", policy, now)', "book.named(cause, policy, now)"),),
+    ),
+    Mutant(
+        "a session cannot be retired by its label",
+        (("sessions", ' or self._named.get(f"pin {name}")', ""),),
+    ),
+    Mutant(
+        "the end of a session takes away the name of its successor",
+        (
+            (
+                "sessions",
+                "if session.name is not None and self._named.get(session.name) is session:",
+                "if session.name is not None and session.name in self._named:",
+            ),
+        ),
+    ),
+    Mutant(
+        "a session that was used is idle",
+        (("session_state", "        if busy or session.used_at + idle > now:\n", "        if busy:\n"),),
+    ),
+    Mutant(
         "a session is kept whole and nobody is told",
         (("session_state", '        state.actions.append(Kept(session.id, "flow", ticket))\n', ""),),
     ),
@@ -143,6 +179,8 @@ class Walk:
             (1.5, lambda: machine.open, lambda: machine.lose(self.which())),
             (1, lambda: machine.open, lambda: machine.drain(self.which(), self.any((GOAWAY, NOT_REUSABLE)))),
             (0.5, machine.sessions, lambda: machine.retire(self.which())),
+            (0.5, machine.labelled, lambda: machine.retire_label(self.which())),
+            (0.2, always, lambda: machine.retire_host(self.key())),
             (1, always, lambda: machine.advance(self.any((0.125, 1.0, 3.0, 100.0)))),
         )
 

@@ -138,6 +138,9 @@ class RecordingSink:
     def dispatched(self, connection: Any, *, reused: bool, waited: float) -> None:
         self.heard.append(("dispatched", reused, waited))
 
+    def dress(self, wire: WireRequest, session: str, *, kept: bool) -> WireRequest:
+        return wire
+
     def sent(self, now: float) -> None:
         self.heard.append("sent")
 
