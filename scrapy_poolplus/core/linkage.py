@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 from math import ceil, log2
 from typing import Generic, TypeVar
 
@@ -63,12 +64,8 @@ class Linkability:
 
 def _size_at(counted: list[tuple[int, int]], place: int) -> int:
     """The size of the unit at `place`, from 1, when they are sorted by size."""
-    passed = 0
-    for size, count in counted:
-        passed += count
-        if passed >= place:
-            return size
-    raise AssertionError("there are fewer units than that")
+    passed = accumulate(count for _, count in counted)
+    return next(size for (size, _), up_to in zip(counted, passed, strict=True) if up_to >= place)
 
 
 class UnionFind(Generic[Token]):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scrapy_poolplus.core.budget import UNLIMITED, Budget, draw, preconnect_due, spent
+from scrapy_poolplus.core.budget import UNLIMITED, Budget, draw, draw_session, preconnect_due, spent
 from scrapy_poolplus.core.events import CloseReason
 from scrapy_poolplus.core.policy import Policy
 from scrapy_poolplus.core.policy_fields import LARGEST_BUDGET
@@ -53,6 +53,16 @@ def test_a_limit_that_is_not_set_is_not_drawn() -> None:
 
     assert draw(Policy(), no_number) == UNLIMITED
     assert draw(Policy(max_connection_age=8.0, jitter=0), lambda: 0.5) == Budget(age=8.0)
+
+
+def test_the_budget_of_a_session_is_its_requests_and_its_age_each_drawn_anew() -> None:
+    numbers = iter([0.5, 0.98])
+    policy = Policy(session_requests=50, session_age=100.0, max_connection_bytes=9, jitter=0.5)
+    assert draw_session(policy, lambda: next(numbers)) == Budget(requests=38, age=51.0)
+
+
+def test_a_session_without_a_limit_of_requests_has_an_age_all_the_same() -> None:
+    assert draw_session(Policy(session_age=100.0, jitter=0.5), lambda: 0.5) == Budget(age=75.0)
 
 
 @pytest.mark.parametrize(

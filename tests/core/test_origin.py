@@ -87,6 +87,11 @@ def test_the_netloc_of_an_origin_leads_back_to_it(host: str, port: int) -> None:
     assert Origin.of("https", name, int(digits)) == origin
 
 
+def test_an_origin_reads_as_the_beginning_of_its_urls() -> None:
+    assert str(Origin.of("https", "A.example")) == "https://a.example:443"
+    assert str(Origin.of("http", "[::1]", 8080)) == "http://[::1]:8080"
+
+
 def test_only_https_is_secure() -> None:
     assert Origin.of("https", "a.example").secure
     assert not Origin.of("http", "a.example", 443).secure

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from scrapy_poolplus.core.origin import HttpProtocol
 from scrapy_poolplus.core.policy import Policy, PolicyTable
-from scrapy_poolplus.core.policy_fields import FIELDS, canonical_pattern, nearest, read_policy, shown
+from scrapy_poolplus.core.policy_fields import (
+    FIELDS,
+    Kind,
+    UnfitError,
+    canonical_pattern,
+    integer,
+    nearest,
+    read_policy,
+    shown,
+)
 
 UNHURRIED = hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """A busy machine is no fault of the code."""
@@ -27,6 +36,27 @@ def table(*patterns: str) -> PolicyTable:
         exact={p: named(p) for p in patterns if not p.startswith("*.")},
         suffixes={p[2:]: named(p) for p in patterns if p.startswith("*.")},
     )
+
+
+# ---- kinds of values
+
+
+@pytest.mark.parametrize(
+    ("kind", "allowed", "fits", "unfit"),
+    [
+        (integer(), "an integer", (-(10**30), 0, 10**30), (True, 1.0, "1", None)),
+        (integer(0), "an integer of 0 or more", (0, 10**30), (-1, False)),
+        (integer(1, 65_535), "an integer from 1 to 65,535", (1, 65_535), (0, 65_536)),
+    ],
+)
+def test_an_integer_is_within_its_limits_both_included(
+    kind: Kind[int], allowed: str, fits: tuple[int, ...], unfit: tuple[object, ...]
+) -> None:
+    assert kind.allowed == allowed
+    assert tuple(kind.parse(value) for value in fits) == fits
+    for value in unfit:
+        with pytest.raises(UnfitError):
+            kind.parse(value)
 
 
 # ---- which policy a host has
