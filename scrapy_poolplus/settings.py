@@ -158,7 +158,8 @@ def parse(values: Mapping[str, object], around: Surroundings | None = None) -> t
         har_bodies=reader.value("POOLPLUS_HAR_BODIES", _ENABLED, False),
         har_mask=reader.value("POOLPLUS_HAR_MASK", _ENABLED, True),
     )
-    return replace(config, warnings=_warnings(config.max_connections, concurrency, around.descriptors)), reader.problems
+    warnings = (*_limit_warnings(config.max_connections, concurrency, around.descriptors), *_user_warnings(table))
+    return replace(config, warnings=warnings), reader.problems
 
 
 class _Reader:
@@ -324,7 +325,7 @@ _ROTATION_SETTING: Kind[str | int] = Kind(f"{ROTATION.allowed}, or a dict of ses
 _ENABLED = Kind("True or False", _parse_enabled)
 
 
-def _warnings(most: int, concurrency: int, descriptors: int | None) -> tuple[str, ...]:
+def _limit_warnings(most: int, concurrency: int, descriptors: int | None) -> list[str]:
     warnings = []
     if most < concurrency:
         warnings.append(
@@ -336,7 +337,22 @@ def _warnings(most: int, concurrency: int, descriptors: int | None) -> tuple[str
             f"POOLPLUS_MAX_CONNECTIONS is {most}, but this process may open only {descriptors} files, of which about "
             f"{OTHER_DESCRIPTORS} are needed elsewhere: lower it, or raise the limit (ulimit -n)."
         )
-    return tuple(warnings)
+    return warnings
+
+
+def _user_warnings(table: PolicyTable) -> list[str]:
+    """Of each proxy_user that no domain with rotation has: those that have it may well have it from POOLPLUS_POLICY."""
+    having: dict[str, list[Policy]] = {}
+    for policy in (table.default, *table.exact.values(), *table.suffixes.values()):
+        if policy.proxy_user is not None:
+            having.setdefault(policy.proxy_user, []).append(policy)
+    return [
+        f'proxy_user of "{policies[0].name}" changes with the session, but rotation is off there: requests go as the '
+        "user of the proxy's URL, except those with a label (meta poolplus_session). Set POOLPLUS_ROTATION, or the "
+        "domain's rotation."
+        for policies in having.values()
+        if not any(policy.rotates for policy in policies)
+    ]
 
 
 # ---- what Scrapy's settings and the system say beside the values

@@ -256,6 +256,26 @@ def test_more_connections_than_descriptors_less_a_hundred_are_a_warning() -> Non
     assert "355 files" in warning
 
 
+def test_a_proxy_user_that_no_session_changes_is_a_warning() -> None:
+    user = {"proxy_user": "me-{session}"}
+    (warning,) = config(POOLPLUS_POLICY=user).warnings
+    assert 'proxy_user of "POOLPLUS_POLICY" changes with the session, but rotation is off there' in warning
+    (warning,) = config(ROTATING, POOLPLUS_DOMAINS={"*.a.example": user | {"rotation": "off"}}).warnings
+    assert 'proxy_user of "*.a.example"' in warning
+    assert config(POOLPLUS_POLICY={"proxy_user": None}).warnings == ()
+
+
+@pytest.mark.parametrize("domain", [{"rotation": "balanced"}, {"rotation": 30}])
+def test_a_proxy_user_of_all_domains_wants_rotation_for_one_of_them(domain: dict[str, object]) -> None:
+    user = {"proxy_user": "me-{session}"}
+    domains = {"a.example": domain, "b.example": {"rotation": "off"}}
+    values = {"POOLPLUS_ROTATION": "off", "POOLPLUS_POLICY": user, "POOLPLUS_DOMAINS": domains}
+    assert config(ROTATING, **values).warnings == ()
+    own = {"b.example": {"rotation": "off", "proxy_user": "other-{session}"}, "a.example": domain}
+    (warning,) = config(ROTATING, **{**values, "POOLPLUS_DOMAINS": own}).warnings
+    assert 'proxy_user of "b.example"' in warning
+
+
 def test_the_descriptor_limit_is_that_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     resource = pytest.importorskip("resource")
     monkeypatch.setattr(resource, "getrlimit", lambda _: (300, 4096))

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from scrapy import Request, signals
+from scrapy.exceptions import CannotResolveHostError
+from twisted.internet.error import CannotListenError
 
 from scrapy_poolplus import ConnectionRotationMiddleware, SessionFollowMiddleware
 from scrapy_poolplus.core.events import PoolEvent, RequestDispatched
@@ -182,3 +184,31 @@ async def test_bind_addresses_of_both_families_are_used_for_the_peers_that_they_
     for _ in range(2):
         assert (await download(peer.url("/"))).body == b"Works"
     assert set(clients(peer)) == {"127.0.0.2"}
+
+
+async def test_an_ipv6_peer_sees_the_bind_address_of_its_family_whose_ever_turn_it_is(
+    transport: Transport, downloads: Any, serve: Any
+) -> None:
+    peer = _serve_ipv6(serve, transport)
+    policy = {"bind_addresses": ["127.0.0.2", "::1"], "max_requests_per_connection": 1, "preconnect": False}
+    download = downloads(transport, POOLPLUS_POLICY=policy, DOWNLOAD_BIND_ADDRESS="127.0.0.9")
+    for _ in range(3):
+        assert (await download(peer.url("/", "[::1]"))).body == b"Works"
+    assert clients(peer) == {"::1": 3}
+
+
+async def test_an_ipv6_peer_out_of_reach_of_every_bind_address_is_an_error_that_names_one(
+    transport: Transport, downloads: Any, serve: Any
+) -> None:
+    peer = _serve_ipv6(serve, transport)
+    download = downloads(transport, POOLPLUS_POLICY={"bind_addresses": ADDRESSES})
+    with pytest.raises(CannotResolveHostError, match=r"has no IPv4 address, and the bind address 127\.0\.0\.[234] "):
+        await download(peer.url("/", "[::1]"))
+    assert peer.accepted == 0
+
+
+def _serve_ipv6(serve: Any, transport: Transport) -> Any:
+    try:
+        return serve(transport, works, interface="::1")
+    except CannotListenError:
+        pytest.skip("this machine has no ::1 to listen on")
