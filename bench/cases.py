@@ -25,10 +25,10 @@ class Door(Enum):
 class Case:
     """`pages` requests for `size` bytes each, spread over `hosts` addresses, `concurrency` at once.
 
-    `upload`: bytes that each request posts. `round_trip`: seconds that the relay adds to each. `verify`: certificates are
-    checked. `cold`: the warm-up goes to another address, so the connections are opened in the time that is measured.
-    `beyond`: the case whose cost per request is taken off, so that what is left is that of one new connection.
-    `rest`: seconds to do nothing at the end, with the connections open.
+    `upload`: bytes that each request posts. `later`: from where the server takes its time. `round_trip`: seconds that the
+    relay adds to each. `verify`: certificates are checked. `cold`: the warm-up goes to another address, so the connections
+    are opened in the time that is measured. `beyond`: the case whose cost per request is taken off, so that what is left is
+    that of one new connection. `rest`: seconds to do nothing at the end, with the connections open.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Case:
     concurrency: int = 8
     hosts: int = 1
     upload: int = 0
+    later: bool = False
     round_trip: float = 0.0
     verify: bool = False
     cold: bool = False
@@ -46,7 +47,8 @@ class Case:
 
     @property
     def path(self) -> str:
-        return f"/post/{self.size}" if self.upload else f"/{self.size}"
+        where = "/post" if self.upload else "/later" if self.later else ""
+        return f"{where}/{self.size}"
 
     def scaled(self, factor: float) -> Case:
         """The same with fewer pages: for a look whether everything works."""

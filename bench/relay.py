@@ -25,7 +25,11 @@ async def _delayed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, s
 
     async def read() -> None:
         while True:
-            data = await reader.read(PIECE)
+            try:
+                data = await reader.read(PIECE)
+            except OSError:
+                # A reset is passed on as an end.
+                data = b""
             under_way.append((loop.time() + seconds, data))
             came.set()
             if not data:

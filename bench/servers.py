@@ -19,6 +19,7 @@ from pathlib import Path
 
 import trustme
 
+from bench import nginx_log
 from bench.cases import CASES, LARGE, Door
 from bench.pages import body
 
@@ -35,6 +36,7 @@ events {{ worker_connections 4096; }}
 http {{
     default_type text/html;
     log_format oracle "$connection $request_length $ssl_protocol$ssl_session_reused $status";
+    {linkability}
     access_log access.log oracle;
     client_body_temp_path body;
     proxy_temp_path proxy;
@@ -50,6 +52,7 @@ http {{
     sendfile on;
     tcp_nopush on;
     keepalive_timeout 120;
+    {later}
     {servers}
 }}
 """
@@ -68,7 +71,23 @@ SERVER = """\
             proxy_pass http://127.0.0.1:{plain}/fetched/;
         }}
         location /fetched/ {{ access_log off; alias pages/; }}
+        {later}
     }}
+"""
+# Each new visitor gets a cookie, which ties all together that bring it.
+UPSTREAM = """\
+    upstream later {{ server 127.0.0.1:{port}; keepalive 128; }}
+    map $cookie_visitor $new_visitor {{ "" "visitor=$request_id"; default ""; }}
+"""
+LATER = """\
+location /later/ {
+            access_log access.log oracle;
+            access_log linkability.log linkability;
+            add_header Set-Cookie $new_visitor;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_pass http://later;
+        }
 """
 OPTIONS = {Door.CLEARTEXT: "", Door.TLS: "ssl", Door.H2: "ssl http2", Door.TLS_ONCE: "ssl"}
 
@@ -90,10 +109,12 @@ class Servers:
 
     def __init__(self, folder: Path, ports: dict[Door, int], relayed: dict[Door, int], trust: Path) -> None:
         self._log = folder / "access.log"
+        self._linkability = folder / "linkability.log"
         self._ports = ports
         self._relayed = relayed
         self.trust = trust
         self._read = 0
+        self._linked = 0
 
     def port(self, door: Door, *, slow: bool) -> int:
         return (self._relayed if slow else self._ports)[door]
@@ -120,17 +141,39 @@ class Servers:
             sum(int(entry[1]) for entry in entries),
         )
 
+    def profiles(self) -> list[int]:
+        """Since the last call: how many requests each profile has that can be put together from the server's log, the
+        longest first. Pages that come later alone are in there."""
+        entries = nginx_log.read(self._linkability)
+        new, self._linked = entries[self._linked :], len(entries)
+        return sorted(map(len, nginx_log.units(new, "session")), reverse=True)
+
 
 @contextmanager
-def servers(folder: Path, *, round_trip: float) -> Iterator[Servers]:
-    """Start them, end them."""
+def servers(folder: Path, *, round_trip: float, service: float = 0.0) -> Iterator[Servers]:
+    """Start them, end them. `service`: seconds after which the pages below /later/ come; 0 for none there."""
     if PROGRAM is None:
         raise SystemExit("The benchmark needs nginx (Debian: apt-get install nginx-light)")
     (folder / "pages").mkdir()
     for size in {case.size for case in CASES}:
         (folder / "pages" / str(size)).write_bytes(body(size))
     trust = _certificates(folder)
-    ports = {door: _free_port() for door in Door}
+    with ExitStack() as stack:
+        later = _ports_of(_start(stack, [sys.executable, "-m", "bench.later", str(service)]))[0] if service else 0
+        # After that one has its own, which could be one of these.
+        ports = {door: _free_port() for door in Door}
+        _configure(folder, ports, later)
+        _start(stack, [PROGRAM, "-p", str(folder), "-c", "nginx.conf", "-e", "error.log"])
+        _wait_for(ports[Door.CLEARTEXT], folder / "error.log")
+        doors = (Door.TLS, Door.H2)
+        relay = _start(
+            stack, [sys.executable, "-m", "bench.relay", str(round_trip), *(str(ports[door]) for door in doors)]
+        )
+        yield Servers(folder, ports, dict(zip(doors, _ports_of(relay), strict=True)), trust)
+
+
+def _configure(folder: Path, ports: dict[Door, int], later: int) -> None:
+    """Write nginx's file. `later`: the port of what answers later, 0 for none."""
     described = (
         SERVER.format(
             port=port,
@@ -138,29 +181,30 @@ def servers(folder: Path, *, round_trip: float) -> Iterator[Servers]:
             requests=1 if door is Door.TLS_ONCE else 10_000_000,
             plain=ports[Door.CLEARTEXT],
             large=LARGE,
+            later=LATER if later else "",
         )
         for door, port in ports.items()
     )
     (folder / "nginx.conf").write_text(
-        CONFIGURATION.format(user="user root;" if os.geteuid() == 0 else "", servers="".join(described))
-    )
-    with ExitStack() as stack:
-        command = [PROGRAM, "-p", str(folder), "-c", "nginx.conf", "-e", "error.log"]
-        _start(stack, command)
-        _wait_for(ports[Door.CLEARTEXT], folder / "error.log")
-        doors = (Door.TLS, Door.H2)
-        relay = _start(
-            stack, [sys.executable, "-m", "bench.relay", str(round_trip), *(str(ports[door]) for door in doors)]
+        CONFIGURATION.format(
+            user="user root;" if os.geteuid() == 0 else "",
+            linkability=nginx_log.log_format(),
+            later=UPSTREAM.format(port=later) if later else "",
+            servers="".join(described),
         )
-        assert relay.stdout is not None
-        relayed = [int(port) for port in relay.stdout.readline().split()]
-        yield Servers(folder, ports, dict(zip(doors, relayed, strict=True)), trust)
+    )
 
 
 def _start(stack: ExitStack, command: list[str]) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     stack.callback(_end, process)
     return process
+
+
+def _ports_of(process: subprocess.Popen[bytes]) -> list[int]:
+    """What it prints as its first line."""
+    assert process.stdout is not None
+    return [int(port) for port in process.stdout.readline().split()]
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
