@@ -58,9 +58,11 @@ docs: $(DOCS_READY)
 bench: $(BENCH_READY)
 	$(BIN)/python -m bench.scheduler
 	$(BIN)/python -m bench $(BENCH_ARGS)
+	$(BIN)/python -m bench.rotation --plot rotation.png
 
 bench-smoke: $(TEST_READY)
 	$(BIN)/python -m bench --smoke
+	$(BIN)/python -m bench.rotation --smoke
 
 soak: $(TEST_READY)
 	$(BIN)/python -m tests.reliability.soak $(SOAK_ARGS)

@@ -6,6 +6,7 @@ Each of the 127.0.0.0/8 addresses is a host of its own to a client, so "200 host
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import socket
 import ssl
@@ -160,11 +161,10 @@ def servers(folder: Path, *, round_trip: float, service: float = 0.0) -> Iterato
     trust = _certificates(folder)
     with ExitStack() as stack:
         later = _ports_of(_start(stack, [sys.executable, "-m", "bench.later", str(service)]))[0] if service else 0
-        # After that one has its own, which could be one of these.
-        ports = {door: _free_port() for door in Door}
+        ports = _free_ports()
         _configure(folder, ports, later)
-        _start(stack, [PROGRAM, "-p", str(folder), "-c", "nginx.conf", "-e", "error.log"])
-        _wait_for(ports[Door.CLEARTEXT], folder / "error.log")
+        nginx = _start(stack, [PROGRAM, "-p", str(folder), "-c", "nginx.conf", "-e", "error.log"])
+        _wait_for(nginx, ports[Door.CLEARTEXT], folder / "error.log")
         doors = (Door.TLS, Door.H2)
         relay = _start(
             stack, [sys.executable, "-m", "bench.relay", str(round_trip), *(str(ports[door]) for door in doors)]
@@ -220,15 +220,27 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.stdout.close()
 
 
-def _free_port() -> int:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        port: int = bound.getsockname()[1]
+def _free_ports() -> dict[Door, int]:
+    """One for each door, below those that systems give to clients: one of theirs might take it before nginx does."""
+    with ExitStack() as bound:
+        return {door: _bound(bound) for door in Door}
+
+
+def _bound(stack: ExitStack) -> int:
+    for port in random.sample(range(15_000, 32_000), 100):
+        free = stack.enter_context(socket.socket())
+        try:
+            free.bind(("0.0.0.0", port))
+        except OSError:
+            continue
         return port
+    raise SystemExit("no port is free")
 
 
-def _wait_for(port: int, errors: Path) -> None:
+def _wait_for(nginx: subprocess.Popen[bytes], port: int, errors: Path) -> None:
     for _ in range(100):
+        if nginx.poll() is not None:
+            break
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
         except OSError:

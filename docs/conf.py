@@ -5,7 +5,7 @@ from importlib.metadata import version as installed_version
 project = "scrapy-poolplus"
 copyright = "2026, scrapy-poolplus developers"
 release = installed_version("scrapy-poolplus")
-# For reliability.md, whose tables a script writes.
+# For pages whose tables come from scripts: performance.md, reliability.md, rotation.md.
 extensions = ["myst_parser"]
 html_theme = "furo"
 html_title = project
