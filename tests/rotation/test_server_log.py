@@ -135,7 +135,7 @@ async def test_i3_no_handshake_is_resumed(nginx: StartNginx, run_crawl: RunCrawl
 async def test_three_runs_over_one_http_cache_share_no_cookie(
     nginx: StartNginx, run_crawl: RunCrawl, tmp_path: Path
 ) -> None:
-    server = nginx(lines=LINES + "add_header Cache-Control no-cache always;")
+    server = nginx(lines=LINES + "add_header Cache-Control max-age=0 always;")
     for _ in range(3):
         await run_crawl(
             [server.url(Door.H2, f"/100?{number}") for number in range(30)],
