@@ -168,6 +168,9 @@ class SessionState:
             if other.alone:
                 other.alone = False
                 other.key.alone.pop(number, None)
+                if other.draining:
+                    # It has waited for this answer: whoever goes on with the session needs its cookies.
+                    self._state.pass_on(other)
         self._state.wake(session)
 
     def finished(self, record: ConnectionRecord, now: float) -> None:

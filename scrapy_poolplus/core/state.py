@@ -264,7 +264,7 @@ class PoolState:
             return
         record.draining = True
         if not record.alone:
-            self._pass_on(record)
+            self.pass_on(record)
         for scope in record.key.scopes:
             scope.draining += 1
         self.actions.append(Drain(record.number, reason))
@@ -293,7 +293,7 @@ class PoolState:
                 self.stranded.append(record)
             if not record.draining or record.alone:
                 # What drains passed it on already, unless its first request was to be answered before.
-                self._pass_on(record)
+                self.pass_on(record)
         if key.connecting.pop(number, None) is not None:
             self.weigh(key)
         for scope in key.scopes:
@@ -301,7 +301,7 @@ class PoolState:
             scope.draining -= record.draining
             scope.idle.pop(number, None)
 
-    def _pass_on(self, record: ConnectionRecord) -> None:
+    def pass_on(self, record: ConnectionRecord) -> None:
         """The connection takes nothing more; its session goes on over the next one, if it has anything left."""
         record.key.alone.pop(record.number, None)
         session = record.session

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from scrapy_poolplus.core.actions import Action, Dial
-from scrapy_poolplus.core.budget import UNLIMITED, Budget
+from scrapy_poolplus.core.budget import UNLIMITED, Budget, draw_session
 from scrapy_poolplus.core.errors import (
     ConnectionLostError,
     ConnectRefusedError,
@@ -17,6 +17,7 @@ from scrapy_poolplus.core.events import CloseReason
 from scrapy_poolplus.core.origin import HttpProtocol, Origin, PoolKey, Route
 from scrapy_poolplus.core.policy import Policy
 from scrapy_poolplus.core.scheduler import Scheduler
+from scrapy_poolplus.core.sessions import ANY, Claim
 
 H1, H2 = HttpProtocol.HTTP1, HttpProtocol.HTTP2
 REFUSED = ConnectRefusedError("a.example:443 refused the connection", phase=Phase.CONNECT)
@@ -44,11 +45,11 @@ class Pool:
         self.now = 0.0
         self.tickets = 0
 
-    def submit(self, key: PoolKey = KEY, *, ticket: int | None = None) -> list[Action]:
+    def submit(self, key: PoolKey = KEY, *, ticket: int | None = None, claim: Claim = ANY) -> list[Action]:
         if ticket is None:
             self.tickets += 1
         number = ticket or self.tickets
-        return self._done(self.scheduler.submit(number, key, self.policy, self.now, slots=self.slots))
+        return self._done(self.scheduler.submit(number, key, self.policy, self.now, slots=self.slots, claim=claim))
 
     def submit_all(self, number: int, key: PoolKey = KEY) -> list[Action]:
         return [action for _ in range(number) for action in self.submit(key)]
@@ -64,7 +65,9 @@ class Pool:
     ) -> list[Action]:
         limited = (requests, age, size) != (None, None, None)
         budget = Budget(requests, age, size) if limited else UNLIMITED
-        return self._done(self.scheduler.connected(number, protocol, budget, self.now))
+        # A session is given all that its policy allows.
+        session = draw_session(self.policy, lambda: 0.0)
+        return self._done(self.scheduler.connected(number, protocol, budget, self.now, session=session))
 
     def open(self, protocol: HttpProtocol = H2, key: PoolKey = KEY, **budget: Any) -> int:
         """The number of a new connection, with one request in flight."""
@@ -77,6 +80,10 @@ class Pool:
         number = self.open(protocol, key, **budget)
         self.finish(self.tickets)
         return number
+
+    def answer(self, ticket: int) -> list[Action]:
+        """The response head of the request comes."""
+        return self._done(self.scheduler.answered(ticket, self.now))
 
     def finish(self, ticket: int, size: int = 0) -> list[Action]:
         return self._done(self.scheduler.finished(ticket, self.now, size=size))
@@ -92,6 +99,13 @@ class Pool:
 
     def retire(self, number: int, reason: CloseReason = CloseReason.GOAWAY) -> list[Action]:
         return self._done(self.scheduler.retire(number, reason, self.now))
+
+    def retire_all(self, **of: str) -> list[Action]:
+        return self._done(self.scheduler.retire_all(self.now, **of))
+
+    def let_go(self, session: str) -> list[Action]:
+        """What was held in the session is not any more."""
+        return self._done(self.scheduler.release(session, self.now))
 
     def carry(self, number: int, size: int) -> list[Action]:
         return self._done(self.scheduler.traffic(number, size, self.now))

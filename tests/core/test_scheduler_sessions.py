@@ -1,0 +1,258 @@
+"""Sessions that rotate: one connection each, a first request that goes alone, a budget, and what goes on when a server
+closes early."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from scrapy_poolplus.core.actions import Action, Close, Dial, Dispatch, Drain, EndSession, Fail, Tell
+from scrapy_poolplus.core.events import CloseReason, SessionOpened, SessionRetired
+from scrapy_poolplus.core.sessions import Claim
+from tests.core.pool import H1, KEY, REFUSED, RESET, Pool
+
+SPENT, RETIRED = CloseReason.REQUESTS_SPENT, CloseReason.RETIRED
+
+
+def rotating(crawl_cap: int = 100, **limits: Any) -> Pool:
+    return Pool(crawl_cap, **{"rotation": "strict", "session_requests": 10, "session_age": 600.0, **limits})
+
+
+def sent(ticket: int, connection: int, session: str, *, reused: bool = True, waited: float = 0.0) -> Dispatch:
+    return Dispatch(ticket, connection, reused, waited, session)
+
+
+def begun(session: str, at: float = 0.0, promised: int | None = 10) -> Tell:
+    return Tell(SessionOpened(session, KEY, promised, at))
+
+
+def over(session: str, reason: CloseReason, requests: int, at: float = 0.0) -> Tell:
+    return Tell(SessionRetired(session, reason, requests, at))
+
+
+def dialled(actions: list[Action]) -> list[tuple[int, str | None]]:
+    return [(action.connection, action.session) for action in actions if isinstance(action, Dial)]
+
+
+# ---- beginning
+
+
+def test_each_connection_is_a_session_that_begins_when_it_is_ready() -> None:
+    pool = rotating()
+    assert pool.submit() == [Dial(1, KEY, "s-1")]
+    assert pool.connect(1, H1) == [begun("s-1"), sent(1, 1, "s-1", reused=False)]
+    assert pool.submit() == [Dial(2, KEY, "s-2")]
+
+
+def test_the_first_request_of_a_session_goes_alone_until_its_response_head_is_in() -> None:
+    pool = rotating()
+    pool.submit_all(3)
+    assert pool.connect(1) == [begun("s-1"), sent(1, 1, "s-1", reused=False)]
+    assert pool.answer(1) == [sent(2, 1, "s-1"), sent(3, 1, "s-1")]
+    assert pool.answer(2) == []
+
+
+def test_the_request_that_goes_alone_may_end_without_an_answer_and_the_next_one_goes_alone_then() -> None:
+    pool = rotating()
+    pool.submit_all(3)
+    pool.connect(1)
+    assert pool.finish(1) == [sent(2, 1, "s-1")]
+    assert pool.answer(2) == [sent(3, 1, "s-1")]
+
+
+def test_over_http1_nothing_waits_for_the_first_answer_but_the_connection_itself() -> None:
+    pool = rotating()
+    pool.open(H1)
+    assert pool.answer(1) == []
+    assert pool.finish(1) == []
+    assert pool.submit() == [sent(2, 1, "s-1")]
+
+
+def test_an_older_session_serves_while_a_new_one_awaits_its_first_answer() -> None:
+    pool = rotating(max_streams=2)
+    pool.open()
+    pool.answer(1)
+    pool.submit_all(3)
+    # The second connection takes one; the next one that comes free is the first connection's.
+    assert pool.connect(2) == [begun("s-2"), sent(3, 2, "s-2", reused=False)]
+    assert pool.finish(1) == [sent(4, 1, "s-1")]
+
+
+def test_a_new_session_is_given_its_first_request_at_once_though_an_older_one_has_room() -> None:
+    pool = rotating(max_streams=2)
+    pool.open()
+    pool.answer(1)
+    pool.submit_all(2)
+    pool.finish(1)
+    pool.finish(2)
+    # Only the third is left, on the first connection; nobody waits for the second one any more.
+    pool.connect(2)
+    assert pool.submit() == [sent(4, 2, "s-2", reused=False)]
+
+
+def test_nobody_dials_for_those_who_may_follow_the_first_answer() -> None:
+    pool = rotating(session_requests=3)
+    pool.submit()
+    pool.connect(1)
+    assert pool.submit_all(2) == []
+    assert dialled(pool.submit()) == [(2, "s-2")]
+
+
+def test_what_the_peer_allows_is_what_may_follow() -> None:
+    pool = rotating()
+    pool.open()
+    pool.limit(1, 2)
+    assert pool.submit_all(2) == []
+    assert dialled(pool.submit()) == [(2, "s-2")]
+
+
+def test_a_dial_that_fails_ends_the_session_that_it_was_for() -> None:
+    pool = rotating()
+    pool.submit()
+    assert pool.fail_dial(1) == [Fail(1, REFUSED), EndSession("s-1")]
+
+
+def test_a_session_that_carried_nothing_ends_with_its_connection() -> None:
+    pool = rotating(idle_timeout=5.0)
+    pool.open(H1)
+    pool.submit()
+    pool.finish(1)
+    assert pool.connect(2, H1) == [begun("s-2")]
+    ends = [over("s-2", CloseReason.IDLE_TIMEOUT, 0, 5.0), EndSession("s-2")]
+    assert pool.wait(5.0) == [Close(2, CloseReason.IDLE_TIMEOUT), *ends]
+
+
+# ---- its budget
+
+
+def test_the_last_request_of_a_session_retires_it_and_what_waits_goes_into_another_one() -> None:
+    pool = rotating(session_requests=2)
+    pool.open(H1)
+    pool.submit()
+    assert pool.finish(1) == [sent(2, 1, "s-1"), over("s-1", SPENT, 2), Drain(1, SPENT)]
+    assert pool.finish(2) == [Close(1, SPENT), EndSession("s-1")]
+
+
+def test_all_streams_of_a_connection_are_charged_when_they_are_dispatched() -> None:
+    pool = rotating(session_requests=3)
+    pool.open()
+    pool.submit_all(3)
+    follow = [sent(2, 1, "s-1"), sent(3, 1, "s-1"), over("s-1", SPENT, 3), Drain(1, SPENT)]
+    assert pool.answer(1) == follow
+    assert list(pool.scheduler.waiting) == [4]
+
+
+def test_a_session_of_one_request_ends_with_it() -> None:
+    pool = rotating(session_requests=1)
+    pool.submit()
+    first = [begun("s-1", promised=1), sent(1, 1, "s-1", reused=False), over("s-1", SPENT, 1), Drain(1, SPENT)]
+    assert pool.connect(1) == first
+    assert pool.finish(1) == [Close(1, SPENT), EndSession("s-1")]
+
+
+def test_a_session_is_retired_at_its_age_and_what_is_in_flight_finishes() -> None:
+    pool = rotating(session_age=5.0, idle_timeout=60.0)
+    pool.open(H1)
+    assert pool.wait(5.0) == [over("s-1", CloseReason.AGE_SPENT, 1, 5.0), Drain(1, CloseReason.AGE_SPENT)]
+    assert dialled(pool.submit()) == [(2, "s-2")]
+    assert pool.finish(1) == [Close(1, CloseReason.AGE_SPENT), EndSession("s-1")]
+
+
+def test_at_the_instant_of_its_age_a_session_takes_nothing_though_nobody_has_said_so_yet() -> None:
+    pool = rotating(session_age=5.0)
+    pool.open_idle(H1)
+    pool.now = 5.0
+    assert pool.submit() == [
+        over("s-1", CloseReason.AGE_SPENT, 1, 5.0),
+        Close(1, CloseReason.AGE_SPENT),
+        Dial(2, KEY, "s-2"),
+        EndSession("s-1"),
+    ]
+
+
+def test_a_connection_whose_own_age_is_over_is_retired_and_its_session_goes_on() -> None:
+    pool = rotating()
+    pool.open_idle(H1, age=5.0)
+    pool.now = 5.0
+    assert pool.submit() == [Close(1, CloseReason.AGE_SPENT), Dial(2, KEY, "s-1")]
+
+
+def test_the_budget_of_a_connection_ends_it_and_its_session_goes_on_with_what_is_left() -> None:
+    pool = rotating(session_requests=3)
+    pool.open(H1, requests=1)
+    assert pool.finish(1) == [Close(1, SPENT)]
+    assert dialled(pool.submit()) == [(2, "s-1")]
+    assert pool.connect(2, H1, requests=1) == [sent(2, 2, "s-1", reused=False), Drain(2, SPENT)]
+    pool.finish(2)
+    pool.submit()
+    assert over("s-1", SPENT, 3) in pool.connect(3, H1)
+
+
+def test_a_request_that_rotates_is_the_last_of_its_session() -> None:
+    pool = rotating()
+    pool.submit(claim=Claim(rotate=True))
+    rotated = [begun("s-1"), sent(1, 1, "s-1", reused=False), over("s-1", RETIRED, 1), Drain(1, RETIRED)]
+    assert pool.connect(1, H1) == rotated
+    assert dialled(pool.submit()) == [(2, "s-2")]
+
+
+# ---- connections that are closed early
+
+
+def test_the_next_connection_goes_on_with_the_session_of_one_that_was_lost() -> None:
+    pool = rotating()
+    pool.open_idle(H1)
+    assert pool.lose(1) == []
+    assert pool.submit() == [Dial(2, KEY, "s-1")]
+    # It does not begin anew, and is charged for what it carried.
+    assert pool.connect(2, H1) == [sent(2, 2, "s-1", reused=False)]
+    session = pool.scheduler.state.book.find("s-1")
+    assert session is not None
+    assert session.left() == 8
+
+
+def test_the_session_of_a_connection_that_drains_goes_on_over_the_next_one_at_once() -> None:
+    pool = rotating()
+    pool.open()
+    pool.answer(1)
+    pool.retire(1)
+    assert dialled(pool.submit()) == [(2, "s-1")]
+    assert pool.connect(2) == [sent(2, 2, "s-1", reused=False)]
+    assert pool.finish(1) == [Close(1, CloseReason.GOAWAY)]
+
+
+def test_a_session_whose_connection_drains_before_its_first_answer_goes_on_when_that_is_in() -> None:
+    pool = rotating()
+    pool.open()
+    pool.retire(1)
+    # A session anew would be without the cookies that are coming.
+    assert pool.submit() == []
+    assert dialled(pool.answer(1)) == [(2, "s-1")]
+    assert pool.finish(1) == [Close(1, CloseReason.GOAWAY)]
+    assert pool.connect(2) == [sent(2, 2, "s-1", reused=False)]
+
+
+def test_a_session_whose_connection_drains_goes_on_when_its_first_request_ends_without_an_answer() -> None:
+    pool = rotating()
+    pool.open()
+    pool.retire(1)
+    pool.submit()
+    assert pool.finish(1) == [Close(1, CloseReason.GOAWAY), Dial(2, KEY, "s-1")]
+
+
+def test_a_session_of_which_requests_are_in_flight_when_its_connection_is_lost_may_begin_again() -> None:
+    pool = rotating()
+    pool.open()
+    pool.submit()
+    assert pool.lose(1) == [Fail(1, RESET), Dial(2, KEY, "s-1")]
+    # It has no cookies yet: its first request goes alone again.
+    pool.submit()
+    assert pool.connect(2) == [sent(2, 2, "s-1", reused=False)]
+    assert pool.answer(2) == [sent(3, 2, "s-1")]
+
+
+def test_a_retired_session_does_not_go_on() -> None:
+    pool = rotating()
+    pool.open(H1)
+    pool.retire_all(session="s-1")
+    assert pool.lose(1) == [Fail(1, RESET), EndSession("s-1")]
+    assert dialled(pool.submit()) == [(2, "s-2")]
