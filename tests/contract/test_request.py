@@ -360,6 +360,7 @@ async def test_hosts_that_the_idna_package_rejects_are_downloaded(
         assert peer.names == [host.encode()]
 
 
+@verbatim_url
 @beyond_stock("raises a UnicodeError")
 async def test_a_host_that_verbatim_url_left_in_letters_of_its_own_is_downloaded(
     transport: Transport, download: Any, serve: Any

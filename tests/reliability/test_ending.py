@@ -25,8 +25,9 @@ from tests.contract.handlers import POOLPLUS, Downloads
 from tests.crawling import HANDLER, REPOSITORY, no_error_is_logged
 from tests.reliability.conftest import Hostile
 
-BOUND = 3.0
-"""Seconds: the 2 that an end may take, and what a busy machine adds."""
+BOUND = 30.0
+"""Seconds. The peers would hold it for minutes; that it is 1.5 at most is seen on a clock (test_pool.py), and a busy machine
+was seen to take 4 for what takes 2."""
 PEERS = [
     ("tcp/silent", "https"),
     ("tcp/silent", "http"),

@@ -48,6 +48,11 @@ class Nghttpx(RealServer):
     program = "nghttpx"
     package = "nghttp2-proxy nghttp2-server"
 
+    @classmethod
+    def path(cls) -> str | None:
+        """None too where the server is not there that it stands before."""
+        return None if Nghttpd.path() is None else super().path()
+
     def __init__(
         self, folder: Path, pages: Pages, authority: trustme.CA, door: Door, limits: Limits | None = None
     ) -> None:
