@@ -33,6 +33,12 @@ def test_every_setting_and_policy_key() -> None:
     named("settings.rst", [*KNOWN, *FIELDS])
 
 
+def test_every_policy_key_is_described_once() -> None:
+    rows = re.findall(r"^   \* - (``.*)$", (DOCS / "settings.rst").read_text(encoding="utf-8"), re.MULTILINE)
+    keys = [key for row in rows for key in re.findall(r"``(\w+)``", row)]
+    assert sorted(keys) == sorted(FIELDS)
+
+
 def test_every_meta_key() -> None:
     written = {found for path in SOURCE.rglob("*.py") for found in re.findall(r'"(poolplus_\w+)"', path.read_text())}
     # Names of the reason for which a spider is closed, and of providers.
