@@ -204,9 +204,11 @@ class PoolPlusDownloadHandler:
                 announce = True
                 self._check_length(request, values)
         target = _target(request.method, request.url)
+        via = None
         if proxy is not None and not key.origin.secure and proxy.scheme in HTTP_PROXIES:
             # Absolute-form (RFC 9112 3.2.2); the credentials are the connection's.
             target = b"http://" + _authority(key.origin) + (b"" if target == b"*" else target)
+            via = proxy
         wire = WireRequest(
             method=request.method.encode("latin-1"),
             scheme=scheme,
@@ -215,6 +217,7 @@ class PoolPlusDownloadHandler:
             headers=tuple(headers),
             body=request.body,
             announce_length=announce or bool(request.body) or request.method in CONTENT_METHODS,
+            via=via,
         )
         overrides = request.meta.get("poolplus_policy")
         if not overrides:

@@ -96,12 +96,12 @@ class Http1Engine:
             self._refuse(Outcome(error=error, progress=Progress.ENDED))
             return
         if self._transport.unread():
-            text = f"{request.authority.decode('latin-1')} had closed the connection, or sent what nobody had asked for"
+            text = f"{request.place} had closed the connection, or sent what nobody had asked for"
             self._refuse(Outcome(error=ConnectionLostError(text, phase=Phase.SEND), progress=Progress.NOT_SENT))
             self._end(CloseReason.PEER_CLOSED)
             return
         self._heard = False
-        self._parser = ResponseParser(request.method, request.authority, self._limit)
+        self._parser = ResponseParser(request.method, request.place, self._limit, request.login)
         body = request.body
         self._sent = len(head) + len(body)
         if len(body) <= JOINED_BODY:

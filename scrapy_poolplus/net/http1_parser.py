@@ -16,6 +16,7 @@ import re
 from enum import Enum
 
 from scrapy_poolplus.core.errors import BodyLengthError, Phase, PoolPlusError, RemoteProtocolError
+from scrapy_poolplus.net.hiding import without_credentials
 from scrapy_poolplus.net.wire import Headers, ResponseHead
 
 logger = logging.getLogger(__name__)
@@ -55,18 +56,20 @@ class State(Enum):
 class ResponseParser:
     """Reads the response to one request.
 
-    `method` is the request's; `authority` is for error texts; `limit` bounds each of head, trailers and chunk-size
-    lines, in bytes. Feed it bytes as they come, then look at `head`, `state` and `error`.
+    `method` is the request's; `place` is for error texts, which leave out `login`, the credentials that a proxy was told
+    and may repeat; `limit` bounds each of head, trailers and chunk-size lines, in bytes. Feed it bytes as they come, then
+    look at `head`, `state` and `error`.
     """
 
     __slots__ = (
-        "_authority",
         "_buffer",
         "_excess",
         "_interim",
         "_left",
         "_limit",
+        "_login",
         "_method",
+        "_place",
         "_searched",
         "error",
         "head",
@@ -74,7 +77,7 @@ class ResponseParser:
         "state",
     )
 
-    def __init__(self, method: bytes, authority: bytes, limit: int) -> None:
+    def __init__(self, method: bytes, place: str, limit: int, login: bytes | None = None) -> None:
         self.state = State.HEAD
         self.head: ResponseHead | None = None
         """The final response head, once it has been read."""
@@ -83,7 +86,8 @@ class ResponseParser:
         self.reusable = False
         """From State.DONE on: the server's side allows another request on this connection (RFC 9112 9.3)."""
         self._method = method
-        self._authority = authority
+        self._place = place
+        self._login = login
         self._limit = limit
         self._buffer = bytearray()
         self._searched = 0
@@ -113,10 +117,9 @@ class ResponseParser:
 
     def missing(self) -> str:
         """What is not there of a body that the peer broke off, for an error text."""
-        place = self._authority.decode("latin-1")
         if self.state is State.LENGTH and self.head is not None:
-            return f"{place}: {self._left} of {self.head.length} bytes of the body are missing"
-        return f"{place}: the chunked body has no end"
+            return f"{self._place}: {self._left} of {self.head.length} bytes of the body are missing"
+        return f"{self._place}: the chunked body has no end"
 
     # The head
 
@@ -179,10 +182,10 @@ class ResponseParser:
         if bad:
             # As browsers and Scrapy's handler do (scrapy #210): skip the line, read the ones after it.
             logger.debug(
-                "%s: skipped %d response header line(s) without a name and a colon, first: %r",
-                self._authority.decode("latin-1"),
+                "%s: skipped %d response header line(s) without a name and a colon, first: %s",
+                self._place,
                 len(bad),
-                bad[0][:_SHOWN],
+                self._shown(bad[0]),
             )
         length = self._frame(status, framing, http11=major == 1 and minor >= 1, known=major == 1)
         self.head = ResponseHead(status, headers, length, "HTTP/1.0" if (major, minor) < (1, 1) else "HTTP/1.1")
@@ -191,7 +194,7 @@ class ResponseParser:
         """An interim response says nothing yet (RFC 9110 15.2). 101 would be another protocol: we never ask for one."""
         self._interim += 1
         if status < 100:
-            raise self._broken(f"the status is not in 100..999: {_shown(line)}")
+            raise self._broken(f"the status is not in 100..999: {self._shown(line)}")
         if status == 101:
             raise self._broken("the server switched protocols unasked (status 101)")
         if self._interim > MAX_INTERIM:
@@ -241,10 +244,10 @@ class ResponseParser:
         given = b", ".join(fields)
         values = set(_tokens(given))
         if not all(value.isdigit() and len(value) <= _LENGTH_DIGITS for value in values):
-            raise self._broken(f"Content-Length is not a number: {_shown(given)}")
+            raise self._broken(f"Content-Length is not a number: {self._shown(given)}")
         lengths = {int(value) for value in values}
         if len(lengths) > 1:
-            raise self._broken(f"Content-Length is given twice, with different values: {_shown(given)}")
+            raise self._broken(f"Content-Length is given twice, with different values: {self._shown(given)}")
         return lengths.pop()
 
     # The body
@@ -307,7 +310,7 @@ class ResponseParser:
             elif data[pos] == 0x0A and left == _CHUNK_END_LF:
                 pos, left = pos + 1, _CHUNK_SIZE
             else:
-                raise self._broken(f"not the end of a chunk: {_shown(data[pos : pos + _SHOWN])}")
+                raise self._broken(f"not the end of a chunk: {self._shown(data[pos : pos + _SHOWN])}")
         self._left = left
         return pos
 
@@ -328,7 +331,7 @@ class ResponseParser:
                 return len(data), _CHUNK_SIZE
             match = _SIZE_LINE.fullmatch(bytes(buffer))
             if match is None:
-                raise self._broken(f"not a chunk size: {_shown(bytes(buffer))}")
+                raise self._broken(f"not a chunk size: {self._shown(bytes(buffer))}")
             buffer.clear()
         size = int(match[1], 16)
         if length > _SIZE_LINE_ALLOWANCE:
@@ -352,10 +355,13 @@ class ResponseParser:
         self._buffer.clear()
 
     def _broken(self, text: str) -> RemoteProtocolError:
-        return RemoteProtocolError(f"{self._authority.decode('latin-1')}: {text}", phase=Phase.FIRST_BYTE)
+        return RemoteProtocolError(f"{self._place}: {text}", phase=Phase.FIRST_BYTE)
+
+    def _shown(self, data: bytes) -> str:
+        return repr(without_credentials(data, self._login)[:_SHOWN])
 
     def _not_http(self, data: bytes) -> RemoteProtocolError:
-        return self._broken(f"the response does not begin with an HTTP/1 status line but with {_shown(data)}")
+        return self._broken(f"the response does not begin with an HTTP/1 status line but with {self._shown(data)}")
 
 
 def _fields(lines: list[bytes]) -> tuple[Headers, Headers, list[bytes]]:
@@ -386,7 +392,3 @@ def persistent(connection: bytes, *, http11: bool) -> bool:
     if b"close" in connection and b"close" in _tokens(connection):
         return False
     return http11 or b"keep-alive" in _tokens(connection)
-
-
-def _shown(data: bytes) -> str:
-    return repr(data[:_SHOWN])

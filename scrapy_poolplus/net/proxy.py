@@ -23,6 +23,7 @@ from zope.interface import implementer
 
 from scrapy_poolplus.core.errors import ConnectRefusedError, Phase, PoolPlusError, TLSError, TunnelError
 from scrapy_poolplus.core.origin import Proxy, basic_login
+from scrapy_poolplus.net.hiding import without_credentials
 from scrapy_poolplus.net.resolve import ip_version
 from scrapy_poolplus.net.tls import Handshake, how_it_ended, openssl_text
 from scrapy_poolplus.net.wire import Headers
@@ -34,8 +35,6 @@ MAX_ANSWER = 65_536
 """Bytes of an answer to CONNECT up to its empty line."""
 MAX_SHOWN = 200
 """Bytes of an answer that is not understood, in the error's text."""
-TELLING = 4
-"""Bytes of a user name, or of the beginning of a secret, from which on they are kept out of texts."""
 
 _END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
 _STATUS_LINE = re.compile(rb"HTTP/\d\.\d +(\d{3})(?: +(.*))?")
@@ -134,12 +133,12 @@ class ConnectTalk:
         if status // 100 == 1:
             return
         if status // 100 != 2:
-            reason = _without_credentials(match[2] or b"", self._authorization)
+            reason = _cut(without_credentials(match[2] or b"", self._authorization))
             raise self._failed(f"the proxy answered {status} {reason}".rstrip())
         self.answer = TunnelAnswer(status, tuple(_headers(lines[1:])))
 
     def _shown(self, data: bytes) -> str:
-        return repr(_without_credentials(data, self._authorization))
+        return repr(_cut(without_credentials(data, self._authorization)))
 
     def _failed(self, text: str) -> TunnelError:
         return TunnelError(f"{self._place} failed: {text}", phase=Phase.TUNNEL)
@@ -183,7 +182,7 @@ class SocksTalk:
 
     def unfinished(self) -> str:
         """The bytes."""
-        return repr(_without_credentials(self._buffer, self._authorization)) if self._buffer else ""
+        return repr(_cut(without_credentials(self._buffer, self._authorization))) if self._buffer else ""
 
     # Each step takes one reply from the buffer. False: it is not whole yet.
 
@@ -428,24 +427,5 @@ def _headers(lines: list[bytes]) -> Headers:
     return headers
 
 
-def _without_credentials(data: bytes, authorization: bytes | None) -> str:
-    """`data` for an error's text, cut, with no form in which the credentials might be repeated, nor the beginning of one
-    where `data` ends in it."""
-    secrets = [secret for secret in _forms(authorization) if secret]
-    for secret in secrets:
-        data = data.replace(secret, b"***")
-    for secret in secrets:
-        for length in range(len(secret) - 1, TELLING - 1, -1):
-            if data.endswith(secret[:length]):
-                data = data[:-length] + b"***"
-                break
+def _cut(data: bytes) -> str:
     return data[:MAX_SHOWN].decode("latin-1")
-
-
-def _forms(authorization: bytes | None) -> list[bytes]:
-    """The credentials as they were sent, and all in them that tells who asks; the longer ones first."""
-    decoded = basic_login(authorization or b"") or b""
-    user, _, password = decoded.partition(b":")
-    _, _, encoded = (authorization or b"").partition(b" ")
-    # Nearly every text has a name of a letter or two in it.
-    return [authorization or b"", encoded, decoded, password, user if len(user) >= TELLING else b""]

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from scrapy_poolplus.core.errors import PoolPlusError
 from scrapy_poolplus.core.events import CloseReason
-from scrapy_poolplus.core.origin import HttpProtocol
+from scrapy_poolplus.core.origin import HttpProtocol, Proxy
 from scrapy_poolplus.core.policy import Policy
 from scrapy_poolplus.core.replay import Progress
 
@@ -44,6 +44,9 @@ class WireRequest:
     body: bytes = b""
     announce_length: bool = False
     """Send Content-Length also where the body is empty and the method needs none."""
+    via: Proxy | None = None
+    """The proxy that answers in the origin's place, where `target` is in absolute-form. Its credentials are among the
+    headers."""
 
     def describe(self) -> str:
         """Method and URL without the query, for messages: ``POST https://a.example/login``."""
@@ -51,6 +54,19 @@ class WireRequest:
         scheme, authority = self.scheme.decode("latin-1"), self.authority.decode("latin-1")
         path = target if target.startswith(b"/") else b"/" + target.partition(b"://")[2].partition(b"/")[2]
         return f"{self.method.decode('latin-1')} {scheme}://{authority}{path.decode('latin-1')}"
+
+    @property
+    def place(self) -> str:
+        """Who answers, for messages: ``a.example via proxy http://p:3128``."""
+        authority = self.authority.decode("latin-1")
+        return authority if self.via is None else f"{authority} via proxy {self.via}"
+
+    @property
+    def login(self) -> bytes | None:
+        """The credentials that `via` is told, or None."""
+        if self.via is None:
+            return None
+        return next((value for name, value in self.headers if name == b"Proxy-Authorization"), None)
 
 
 @dataclass(frozen=True, slots=True)

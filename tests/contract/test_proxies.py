@@ -21,6 +21,7 @@ from scrapy.resolver import CachingHostnameResolver, dnscache
 
 from scrapy_poolplus.core.events import ConnectionOpened, PoolEvent
 from scrapy_poolplus.shared import shared_pool
+from tests.peers.proxies import credentials
 
 from .crawls import crawl
 from .marks import beyond_stock, over_cleartext, over_tls, poolplus_only
@@ -528,6 +529,53 @@ async def test_a_fault_of_a_proxy_is_told_in_time_with_its_name_and_without_cred
     for secret in ("hidden", Login("hidden-user", "hidden-password").encoded.decode()):
         assert not [text for text in told if secret in text]
     assert all(connection.end is not None for connection in via.connections)
+
+
+UNTUNNELLED = {name: FAULTS[name] for name in ("refused", "closes", "resets", "no HTTP", "repeats all", "stalls")} | {
+    "repeats the login": lambda client: client.transport.write(credentials(client.received)[0] + b"\r\n\r\n"),
+    "repeats it as a field": lambda client: client.transport.write(
+        b"HTTP/1.1 200 OK\r\nContent-Length: no\r\n" + credentials(client.received)[0] + b"\r\n\r\n"
+    ),
+    "repeats it as a length": lambda client: client.transport.write(
+        b"HTTP/1.1 200 OK\r\nContent-Length: " + credentials(client.received)[0] + b"\r\n\r\n"
+    ),
+}
+
+
+@over_cleartext
+@http_kinds
+@pytest.mark.parametrize("fault", UNTUNNELLED)
+@poolplus_only("the time-out is one of our settings")
+async def test_a_fault_of_a_proxy_that_answers_for_the_target_is_told_like_one_in_a_tunnel(
+    transport: Transport,
+    kind: str,
+    serve: Any,
+    proxies: StartProxy,
+    kind_of_proxy: Kind,
+    fault: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    via = proxies(kind_of_proxy, Login("hidden-user", "hidden-password"))
+    act = UNTUNNELLED[fault]
+    if act is None:
+        await via.stop_listening()
+    else:
+        via.on_data(act)
+    ended = await crawl(
+        kind,
+        transport,
+        [Request(serve(transport, works).url("/"), meta={"proxy": via.url()})],
+        # For once connected, a proxy that is silent is a target that is silent.
+        settings={"POOLPLUS_POLICY": {"first_byte_timeout": 0.5}, "RETRY_ENABLED": False},
+    )
+    (error,) = ended.errors
+    expected = {"refused": DownloadConnectionRefusedError, "stalls": DownloadTimeoutError}
+    assert type(error) is expected.get(fault, DownloadFailedError)
+    assert via.address in str(error)
+    told = [caplog.text, str(error), repr(error), repr(error.__cause__), repr(ended.stats)]
+    for secret in ("hidden", Login("hidden-user", "hidden-password").encoded.decode()):
+        assert not [text for text in told if secret in text]
 
 
 # Headers of the CONNECT answer

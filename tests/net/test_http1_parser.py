@@ -26,7 +26,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 def parse(*pieces: bytes, method: bytes = b"GET", limit: int = LIMIT) -> tuple[ResponseParser, bytes]:
-    parser = ResponseParser(method, b"a.example", limit)
+    parser = ResponseParser(method, "a.example", limit)
     return parser, b"".join(parser.feed(piece) for piece in pieces)
 
 
@@ -272,7 +272,7 @@ def test_what_has_no_end_fails_after_a_bounded_number_of_bytes(start: bytes, mor
 )
 def test_what_is_kept_between_reads_is_bounded(data: bytes) -> None:
     pieces = [data[at : at + 1000] for at in range(0, len(data), 1000)]
-    parser = ResponseParser(b"GET", b"a.example", LIMIT)
+    parser = ResponseParser(b"GET", "a.example", LIMIT)
     tracemalloc.start()
     try:
         for piece in pieces:
