@@ -144,8 +144,7 @@ def successor_due(key: KeyRecord, record: ConnectionRecord, now: float) -> bool:
 def _left(record: ConnectionRecord, now: float) -> tuple[int | None, float | None]:
     """Requests and seconds until the connection, or its session, is spent; None for no limit."""
     budget, session, opened_at = record.budget, record.session, record.opened_at
-    if opened_at is None:
-        return None, None
+    assert opened_at is not None
     requests = None if budget.requests is None else budget.requests - record.requests
     age = None if budget.age is None else opened_at + budget.age - now
     if session is None or session.kept or session.budget is None or session.opened_at is None:

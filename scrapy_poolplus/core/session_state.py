@@ -143,8 +143,7 @@ class SessionState:
     def charge(self, record: ConnectionRecord, claim: Claim | None, now: float) -> None:
         """A request was given to a connection of a session: its last one retires it."""
         session = record.session
-        if session is None:
-            return
+        assert session is not None
         session.requests += 1
         session.in_flight += 1
         session.used_at = now

@@ -146,6 +146,15 @@ def test_a_connection_that_has_carried_its_bytes_drains_at_once() -> None:
     assert pool.carry(number, 1000) == [Drain(number, CloseReason.BYTES_SPENT)]
 
 
+def test_a_dial_whose_handshake_carries_bytes_has_spent_nothing_yet() -> None:
+    pool = Pool()
+    pool.submit()
+    assert pool.carry(1, 1000) == []
+    # They count when it is ready.
+    pool.connect(1, size=1001)
+    assert pool.carry(1, 1001) == [Drain(1, CloseReason.BYTES_SPENT)]
+
+
 def test_bytes_told_at_the_end_of_a_request_count_too() -> None:
     pool = Pool()
     number = pool.open(size=1000)

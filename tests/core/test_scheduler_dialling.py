@@ -7,7 +7,8 @@ import pytest
 from scrapy_poolplus.core import scheduler as scheduler_room
 from scrapy_poolplus.core.actions import Action, Close, Dial, Dispatch, Drain, Fail
 from scrapy_poolplus.core.events import CloseReason
-from tests.core.pool import H1, H2, KEY, ONE, OTHER, REFUSED, THREE, TWO, Pool, key_of
+from scrapy_poolplus.core.origin import PoolKey, Proxy, Route
+from tests.core.pool import H1, H2, KEY, ONE, ORIGIN, OTHER, REFUSED, THREE, TWO, Pool, key_of
 
 # ---- dialling
 
@@ -49,6 +50,19 @@ def test_a_key_for_h2_alone_is_not_probed() -> None:
     pool = Pool(max_streams=2)
     only = key_of("a.example", None, H2)
     assert pool.submit_all(3, only) == [Dial(1, only), Dial(2, only)]
+
+
+def test_what_a_route_through_a_proxy_speaks_is_remembered_while_one_of_its_keys_is_there() -> None:
+    pool = Pool()
+    route = Route(ORIGIN, Proxy("http", "p.example", 3128))
+    one, two = PoolKey(route, "s1"), PoolKey(route, "s2")
+    first, second = pool.open_idle(H1, one), pool.open_idle(H1, two)
+    pool.retire(first)
+    assert len(pool.submit_all(2, one)) == 2
+    for number in (second, 3, 4):
+        pool.fail_dial(number) if number > second else pool.retire(number)
+    # Nothing of the route is left: one dial asks again.
+    assert len(pool.submit_all(2, one)) == 1
 
 
 def test_only_the_routes_used_last_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -369,3 +369,92 @@ def test_a_label_that_was_retired_begins_anew() -> None:
         Drain(1, CloseReason.RETIRED),
     ]
     assert dialled(pool.submit(claim=PIN)) == [(key_of(label="s-2"), "s-2")]
+
+
+# ---- what is held, and how it ends
+
+
+def test_a_retired_session_stays_while_somebody_holds_it() -> None:
+    pool = rotating()
+    pool.open_idle(H1)
+    pool.scheduler.hold("s-1")
+    pool.scheduler.hold("s-1")
+    pool.retire_all(session="s-1")
+    assert pool.let_go("s-1") == []
+    assert pool.let_go("s-1") == [EndSession("s-1")]
+
+
+def test_what_is_said_of_a_session_that_is_forgotten_changes_nothing() -> None:
+    pool = rotating()
+    pool.open_idle(H1)
+    before = repr(pool)
+    pool.scheduler.hold("other-1")
+    pool.scheduler.remember_cookies("other-1", ["a.example"])
+    assert pool.let_go("other-1") == pool.retire_all(session="other-1") == []
+    assert repr(pool) == before
+    assert session_of(pool).holds == 0
+
+
+def test_a_held_session_ends_when_nothing_has_happened_for_its_time() -> None:
+    pool = rotating(session_idle=8.0)
+    pool.open_idle(H1)
+    pool.scheduler.hold("s-1")
+    pool.retire_all(session="s-1")
+    assert pool.wait(7.9) == []
+    assert pool.wait(0.1) == [EndSession("s-1")]
+
+
+def test_a_flow_ends_when_nothing_has_happened_in_it_for_its_time() -> None:
+    pool = rotating(session_idle=8.0)
+    pool.open_idle(H1)
+    pool.submit(claim=KEPT)
+    pool.wait(5.0)
+    pool.finish(2)
+    # Its time counts from there.
+    assert pool.wait(7.9) == []
+    ended = [Tell(SessionRetired("s-1", CloseReason.IDLE_TIMEOUT, 2, 13.0)), Close(1, CloseReason.IDLE_TIMEOUT)]
+    assert pool.wait(0.1) == [*ended, EndSession("s-1")]
+
+
+def test_a_flow_with_a_request_in_flight_does_not_end_however_long_that_takes() -> None:
+    pool = rotating(session_idle=8.0)
+    pool.open_idle(H1)
+    pool.submit(claim=KEPT)
+    assert pool.wait(40.0) == []
+    assert session_of(pool).kept
+
+
+def test_a_session_that_is_retired_twice_has_its_first_reason() -> None:
+    pool = rotating()
+    pool.open(H1)
+    pool.retire_all(session="s-1")
+    assert pool.retire_all(session="s-1") == []
+    assert session_of(pool).reason is CloseReason.RETIRED
+
+
+def test_a_session_that_is_retired_before_it_began_leaves_its_request_to_another_one() -> None:
+    pool = rotating()
+    pool.submit()
+    replaced = [Close(1, CloseReason.DIAL_ABANDONED), Dial(2, KEY, "s-2"), EndSession("s-1")]
+    assert pool.retire_all(session="s-1") == replaced
+
+
+def test_a_session_is_retired_after_its_own_key_was_forgotten() -> None:
+    pool = rotating(idle_timeout=5.0)
+    pool.open_idle(H1)
+    pool.submit(OTHER, claim=OWN)
+    pool.fail_dial(2)
+    assert key_of("b.example", "s-1") not in pool.scheduler.state.crawl.keys
+    ended = [Tell(SessionRetired("s-1", CloseReason.RETIRED, 1, 0.0)), Close(1, CloseReason.RETIRED)]
+    assert pool.retire_all(session="s-1") == [*ended, EndSession("s-1")]
+
+
+def test_the_last_request_of_a_session_sends_what_was_bound_to_it_into_another_one() -> None:
+    pool = rotating(session_requests=2, max_connections=1)
+    pool.open(H1)
+    pool.submit()
+    pool.submit(claim=Claim(Tie.OWN, "s-1", cause="redirect"))
+    actions = pool.finish(1)
+    assert dispatched(actions) == [(2, 1, "s-1", False)]
+    assert SessionCrossed("s-1", "redirect", 0.0) in told(actions)
+    assert dialled(pool.finish(2)) == [(KEY, "s-2")]

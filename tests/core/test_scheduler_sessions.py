@@ -6,9 +6,10 @@ from __future__ import annotations
 from typing import Any
 
 from scrapy_poolplus.core.actions import Action, Close, Dial, Dispatch, Drain, EndSession, Fail, Tell
+from scrapy_poolplus.core.budget import UNLIMITED, Budget
 from scrapy_poolplus.core.events import CloseReason, SessionOpened, SessionRetired
-from scrapy_poolplus.core.sessions import Claim
-from tests.core.pool import H1, KEY, REFUSED, RESET, Pool
+from scrapy_poolplus.core.sessions import Claim, Tie
+from tests.core.pool import H1, KEY, OTHER, REFUSED, RESET, Pool
 
 SPENT, RETIRED = CloseReason.REQUESTS_SPENT, CloseReason.RETIRED
 
@@ -256,3 +257,121 @@ def test_a_retired_session_does_not_go_on() -> None:
     pool.retire_all(session="s-1")
     assert pool.lose(1) == [Fail(1, RESET), EndSession("s-1")]
     assert dialled(pool.submit()) == [(2, "s-2")]
+
+
+def test_the_first_answer_may_come_on_another_connection_of_the_session() -> None:
+    pool = rotating()
+    pool.open()
+    pool.lose(1)
+    pool.submit(OTHER, claim=Claim(Tie.OWN, "s-1"))
+    assert dialled(pool.submit()) == [(3, "s-1")]
+    pool.connect(2)
+    # The other connection has nothing to do until then, and nobody dials beside it.
+    assert pool.connect(3) == []
+    assert pool.answer(2) == [sent(3, 3, "s-1", reused=False)]
+
+
+def test_an_answer_concerns_no_connection_of_the_session_on_which_nothing_goes_alone() -> None:
+    pool = rotating()
+    pool.open()
+    pool.lose(1)
+    pool.submit(OTHER, claim=Claim(Tie.OWN, "s-1"))
+    pool.submit_all(2)
+    pool.connect(2, H1)
+    pool.finish(2)
+    pool.connect(3)
+    assert pool.answer(3) == [sent(4, 3, "s-1")]
+
+
+def test_a_peer_that_allows_no_stream_has_nobody_who_may_follow() -> None:
+    pool = rotating()
+    pool.submit()
+    pool.limit(1, 0)
+    assert pool.connect(1) == [begun("s-1")]
+    # It is waited for while it may be expected to allow some, and no longer.
+    assert dialled(pool.wait(4.9)) == []
+    assert dialled(pool.wait(0.1)) == [(2, "s-2")]
+
+
+# ---- the successor
+
+
+def test_the_successor_is_dialled_before_the_session_is_spent() -> None:
+    pool = rotating(session_requests=4)
+    pool.submit()
+    pool.now = 1.0
+    pool.connect(1, H1)
+    for ticket in (2, 3):
+        pool.finish(ticket - 1)
+        pool.wait(1.0)
+        actions = pool.submit()
+    # One left, a request a second, and a second to set up.
+    assert actions == [sent(3, 1, "s-1"), Dial(2, KEY, "s-2")]
+
+
+def test_a_session_without_an_age_is_followed_when_its_requests_are_spent() -> None:
+    pool = rotating(session_requests=2)
+    pool.submit()
+    pool.scheduler.connected(1, H1, UNLIMITED, pool.now, session=Budget(requests=2))
+    pool.wait(1.0)
+    pool.finish(1)
+    pool.wait(1.0)
+    assert pool.submit() == [sent(2, 1, "s-1"), over("s-1", SPENT, 2, 2.0), Drain(1, SPENT), Dial(2, KEY, "s-2")]
+
+
+# ---- local addresses
+
+
+def test_each_session_has_its_turn_at_the_addresses_and_keeps_it() -> None:
+    pool = rotating(bind_addresses=("127.0.0.2", "127.0.0.3"))
+    pool.submit()
+    pool.connect(1, H1)
+    assert pool.submit() == [Dial(2, KEY, "s-2", turn=2)]
+    pool.connect(2, H1)
+    pool.lose(1)
+    # The first session goes on over the third connection.
+    assert pool.submit() == [Dial(3, KEY, "s-1", turn=1)]
+
+
+def test_without_sessions_each_connection_has_its_turn() -> None:
+    pool = Pool(bind_addresses=("127.0.0.2", "127.0.0.3"))
+    pool.open(H1)
+    assert pool.submit() == [Dial(2, KEY, turn=2)]
+
+
+# ---- retiring all
+
+
+def test_the_sessions_of_a_host_are_retired_with_its_connections_and_no_others() -> None:
+    pool = rotating()
+    pool.open_idle(H1)
+    pool.open(H1, OTHER)
+    assert pool.retire_all(host="a.example") == [
+        over("s-1", RETIRED, 1),
+        Close(1, RETIRED),
+        EndSession("s-1"),
+    ]
+    assert pool.scheduler.connections.keys() == {2}
+
+
+def test_without_sessions_connections_are_retired_and_dials_are_left_alone() -> None:
+    pool = Pool()
+    pool.open_idle(H1)
+    pool.submit_all(2)
+    assert pool.retire_all() == [Drain(1, RETIRED)]
+    assert pool.scheduler.connections.keys() == {1, 2}
+
+
+def test_a_dial_of_a_session_that_carried_nothing_yet_is_left_alone() -> None:
+    pool = rotating()
+    pool.submit()
+    assert pool.retire_all() == []
+
+
+def test_the_sessions_that_a_next_connection_would_go_on_with_are_retired() -> None:
+    pool = rotating()
+    for key in (KEY, OTHER):
+        pool.open_idle(H1, key)
+        pool.lose(pool.tickets)
+    assert pool.retire_all(host="a.example") == [over("s-1", RETIRED, 1), EndSession("s-1")]
+    assert pool.retire_all() == [over("s-2", RETIRED, 1), EndSession("s-2")]
