@@ -13,19 +13,23 @@ class Alarm:
     """Calls `ring` no later than the earliest time asked for. It may ring early, and is then asked anew: cheaper than
     moving the timer with each request."""
 
-    __slots__ = ("_clock", "_ring", "_timer")
+    __slots__ = ("_at", "_clock", "_ring", "_timer")
 
     def __init__(self, clock: IReactorTime, ring: Callable[[], None]) -> None:
         self._clock = clock
         self._ring = ring
         self._timer: IDelayedCall | None = None
+        self._at = 0.0
+        """When the timer rings."""
 
     def by(self, when: float) -> None:
         """Ring at `when`, in seconds of the clock, or before."""
         timer = self._timer
-        if timer is not None and timer.getTime() <= when:
+        if timer is not None and self._at <= when:
             return
-        delay = max(0.0, when - self._clock.seconds())
+        now = self._clock.seconds()
+        self._at = max(now, when)
+        delay = self._at - now
         if timer is None:
             self._timer = self._clock.callLater(delay, self._now)
         else:

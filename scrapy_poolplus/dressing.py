@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 from collections import deque
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 from weakref import ref
 
@@ -99,7 +98,7 @@ class Dresser:
                 headers.append((b"Cookie", cookie))
             if request.cookies or policy.session_cookies:
                 self._sessions.remember_cookies(session, self._jars.domains(session))
-        return replace(wire, headers=tuple(headers))
+        return wire._replace(headers=tuple(headers))
 
     def heard(self, request: Request, session: str, status: int, headers: Headers) -> None:
         """A response head of the session: its cookies are there before anything else is sent in it."""

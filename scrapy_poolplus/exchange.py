@@ -6,7 +6,6 @@ of the Coordinator, which is the pool.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from scrapy_poolplus.core.errors import BodyLengthError, Phase, PoolPlusError
@@ -306,7 +305,7 @@ class Member:
         whatever was waited with."""
         if self.login is None:
             return wire
-        return replace(wire, headers=(*wire.headers, (b"Proxy-Authorization", self.login)))
+        return wire._replace(headers=(*wire.headers, (b"Proxy-Authorization", self.login)))
 
     def carried(self) -> int:
         """Bytes in both directions."""

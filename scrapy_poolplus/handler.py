@@ -197,7 +197,8 @@ class PoolPlusDownloadHandler:
         for name, values in header_lists(request.headers):
             lowered = name.lower()
             if lowered not in UNSENT:
-                headers.extend((name, value) for value in values)
+                for value in values:
+                    headers.append((name, value))  # noqa: PERF401 (a generator for each name costs more than this)
             elif lowered == b"host" and values:
                 authority = values[-1] or authority
             elif lowered == b"content-length" and values:

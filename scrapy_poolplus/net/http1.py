@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import string
+from functools import lru_cache
 
 from scrapy_poolplus.core.errors import (
     BodyLengthError,
@@ -237,9 +238,9 @@ def _request_head(request: WireRequest) -> tuple[bytes, bool]:
     lines = [method + b" " + target + b" HTTP/1.1", b"Host: " + authority]
     asked_to_close = False
     for name, value in request.headers:
-        if not name or name.translate(None, _TOKEN_CHARACTERS):
+        lowered = _lowered(name)
+        if not lowered:
             raise _unsendable(f"header name {name!r}")
-        lowered = name.lower()
         if lowered in _FRAMED_BY_US:
             continue
         if lowered == b"connection":
@@ -254,6 +255,12 @@ def _request_head(request: WireRequest) -> tuple[bytes, bool]:
         names = [name for name, value in request.headers if _NOT_IN_VALUE.search(value)]
         raise _unsendable(f"CR, LF or NUL in the value of {names}")  # The value is not shown: it may be a password.
     return head, asked_to_close
+
+
+@lru_cache(maxsize=1024)
+def _lowered(name: bytes) -> bytes:
+    """The name of a header in lower case; empty where it is no name. A crawl has few different ones."""
+    return b"" if name.translate(None, _TOKEN_CHARACTERS) else name.lower()
 
 
 def _unsendable(what: str) -> LocalProtocolError:

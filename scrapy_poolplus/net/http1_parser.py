@@ -26,6 +26,8 @@ MAX_INTERIM = 100
 
 _STRICT_HEAD = re.compile(rb"HTTP/1\.1 ([2-9]\d\d)(?: [^\r\n\0]*)?\r\n((?:[!-9;-~]+:[^\r\n\0]*\r\n)*)\r\n")
 """A final head in one read with nothing odd about it, nearly all of them: half the time of looking for each oddity."""
+_STRICT_FIELD = re.compile(rb"([^:]+):[ \t]*([^\r\n]*)\r\n")
+"""A field of such a head."""
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 _STATUS_LINE = re.compile(rb"HTTP/(\d)\.(\d)[ \t]+(\d{3})(?=[ \t]|$)", re.IGNORECASE)
 _CR_AND_NUL_TO_SPACE = bytes.maketrans(b"\r\0", b"  ")
@@ -129,7 +131,7 @@ class ResponseParser:
         if not self._buffer:
             strict = _STRICT_HEAD.match(data, 0, self._limit)
             if strict:
-                self._accept(1, 1, int(strict[1]), strict[2].split(b"\r\n")[:-1])
+                self._accept(1, 1, int(strict[1]), *_strict_fields(strict[2]))
                 return strict.end()
         while self.state is State.HEAD:
             block, start = self._block(data, start, "the response head")
@@ -174,19 +176,19 @@ class ResponseParser:
         if status < 200:
             self._pass_interim(status, status_line)
         else:
-            self._accept(int(match[1]), int(match[2]), status, lines)
+            headers, framing, bad = _fields(lines)
+            if bad:
+                # As browsers and Scrapy's handler do (scrapy #210): skip the line, read the ones after it.
+                logger.debug(
+                    "%s: skipped %d response header line(s) without a name and a colon, first: %s",
+                    self._place,
+                    len(bad),
+                    self._shown(bad[0]),
+                )
+            self._accept(int(match[1]), int(match[2]), status, headers, framing)
 
-    def _accept(self, major: int, minor: int, status: int, lines: list[bytes]) -> None:
-        """Take over the final head; `lines` are its fields."""
-        headers, framing, bad = _fields(lines)
-        if bad:
-            # As browsers and Scrapy's handler do (scrapy #210): skip the line, read the ones after it.
-            logger.debug(
-                "%s: skipped %d response header line(s) without a name and a colon, first: %s",
-                self._place,
-                len(bad),
-                self._shown(bad[0]),
-            )
+    def _accept(self, major: int, minor: int, status: int, headers: Headers, framing: Headers) -> None:
+        """Take over the final head; `framing` are those of its fields that frame the message."""
         length = self._frame(status, framing, http11=major == 1 and minor >= 1, known=major == 1)
         self.head = ResponseHead(status, headers, length, "HTTP/1.0" if (major, minor) < (1, 1) else "HTTP/1.1")
 
@@ -362,6 +364,14 @@ class ResponseParser:
 
     def _not_http(self, data: bytes) -> RemoteProtocolError:
         return self._broken(f"the response does not begin with an HTTP/1 status line but with {self._shown(data)}")
+
+
+def _strict_fields(block: bytes) -> tuple[Headers, Headers]:
+    """All fields of a head with nothing odd about it, and those that frame the message (name in lower case)."""
+    headers: Headers = _STRICT_FIELD.findall(block)
+    if b" \r\n" in block or b"\t\r\n" in block:
+        headers = [(name, value.rstrip(b" \t")) for name, value in headers]
+    return headers, [(lowered, value) for name, value in headers if (lowered := name.lower()) in _FRAMING]
 
 
 def _fields(lines: list[bytes]) -> tuple[Headers, Headers, list[bytes]]:

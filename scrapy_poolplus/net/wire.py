@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from scrapy_poolplus.core.errors import PoolPlusError
 from scrapy_poolplus.core.events import CloseReason
@@ -26,8 +26,10 @@ Headers = list[tuple[bytes, bytes]]
 """Name and value, in the order and, over HTTP/1.1, the case they are sent or came in; names may repeat."""
 
 
-@dataclass(frozen=True, slots=True)
-class WireRequest:
+# Tuples, not dataclasses, whose frozen fields are set one by one: both are made for each request.
+
+
+class WireRequest(NamedTuple):
     """A request as it is sent.
 
     `authority` becomes Host, or ``:authority``, exactly once; the engine frames the message, so Host, Content-Length
@@ -69,8 +71,7 @@ class WireRequest:
         return next((value for name, value in self.headers if name == b"Proxy-Authorization"), None)
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseHead:
+class ResponseHead(NamedTuple):
     """The final response head; interim (1xx) responses are passed over. `length`: the announced body length, or None.
     0 where the response can have no body (HEAD, 204, 304). `version` is ``"HTTP/1.1"``, ``"HTTP/1.0"`` or ``"h2"``."""
 

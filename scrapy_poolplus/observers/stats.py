@@ -62,6 +62,7 @@ class StatsObserver:
 
     def __init__(self, stats: StatsCollector) -> None:
         self._stats = stats
+        self._count = stats.inc_value
         self._open = 0
         self._counts: dict[type, Callable[[Any], None]] = {
             RequestDispatched: self._dispatched,
@@ -80,15 +81,15 @@ class StatsObserver:
             count(event)
 
     def _dispatched(self, event: RequestDispatched) -> None:
-        self._stats.inc_value(_REQUESTS[event.protocol])
+        self._count(_REQUESTS[event.protocol])
         if event.waited:
             self._add("poolplus/wait/seconds_total", event.waited)
         if event.reused:
-            self._stats.inc_value("poolplus/connections/reused")
+            self._count("poolplus/connections/reused")
 
     def _opened(self, event: ConnectionOpened) -> None:
         self._open += 1
-        self._stats.inc_value("poolplus/connections/opened")
+        self._count("poolplus/connections/opened")
         self._stats.max_value("poolplus/connections/open_max", self._open)
         self._add("poolplus/dial/seconds_total", event.dial_seconds)
 
@@ -97,22 +98,22 @@ class StatsObserver:
             # It never became ready: DialFailed tells of it.
             return
         self._open -= 1
-        self._stats.inc_value(f"poolplus/connections/closed/{event.reason.value}")
+        self._count(f"poolplus/connections/closed/{event.reason.value}")
 
     def _dial_failed(self, event: DialFailed) -> None:
         abandoned = event.error in _ABANDONED
-        self._stats.inc_value("poolplus/dial/abandoned" if abandoned else "poolplus/dial/failed")
+        self._count("poolplus/dial/abandoned" if abandoned else "poolplus/dial/failed")
 
     def _replayed(self, event: Replayed) -> None:
-        self._stats.inc_value(f"poolplus/replays/{_REPLAY_REASONS[event.reason]}")
+        self._count(f"poolplus/replays/{_REPLAY_REASONS[event.reason]}")
 
     def _host_paused(self, event: HostPaused) -> None:
         if not event.again:
-            self._stats.inc_value("poolplus/retry_after/pauses")
+            self._count("poolplus/retry_after/pauses")
         self._add("poolplus/retry_after/seconds_total", event.added)
 
     def _held(self, _event: RequestHeld) -> None:
-        self._stats.inc_value("poolplus/retry_after/held")
+        self._count("poolplus/retry_after/held")
 
     def _add(self, key: str, seconds: float) -> None:
         self._stats.set_value(key, self._stats.get_value(key, 0.0) + seconds)
