@@ -71,7 +71,7 @@ def site_of(host: str) -> str:
 def write_claim(claim: Claim) -> str:
     """The claim as text."""
     return json.dumps(
-        [claim.tie.value, claim.session, claim.name, claim.host, claim.far, claim.cause, claim.rotate],
+        [claim.tie.value, claim.session, claim.name, claim.host, claim.far, claim.cause, claim.rotate, claim.bare],
     )
 
 

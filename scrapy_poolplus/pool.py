@@ -237,6 +237,9 @@ class ConnectionPool:
 
     def answered(self, attempt: Attempt) -> None:
         """See exchange.Coordinator."""
+        if attempt.ticket.claim.bare:
+            # Its session has no cookies from it yet.
+            return
         self.run(self.scheduler.answered(attempt.ticket.number, self.clock.seconds()))
 
     def has_cookie(self, session: str, host: str) -> bool:

@@ -84,7 +84,7 @@ class ConnectionRotationMiddleware:
         if urlparse_cached(request).scheme not in self._schemes:
             return
         policy = self._config.table.for_host(labels.host_of(request))
-        claim = Claim() if policy.rotates and _is_robots(request) else labels.label(request, policy)
+        claim = Claim(bare=True) if policy.rotates and _is_robots(request) else labels.label(request, policy)
         if claim is None:
             return
         if meta.get("poolplus_rotate"):

@@ -279,7 +279,7 @@ def test_a_flow_of_a_request_copied_along_does_not_count() -> None:
 
 
 def test_a_claim_comes_back_from_its_text() -> None:
-    claim = Claim(Tie.FLOW, "r-1", "name", "a.example", True, "retry", True)
+    claim = Claim(Tie.FLOW, "r-1", "name", "a.example", True, "retry", True, True)
     assert read_claim(write_claim(claim)) == claim
     assert read_claim(write_claim(Claim())) == Claim()
 

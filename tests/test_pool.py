@@ -23,6 +23,7 @@ from scrapy_poolplus.core.events import (
 )
 from scrapy_poolplus.core.origin import HttpProtocol
 from scrapy_poolplus.core.replay import Progress
+from scrapy_poolplus.core.sessions import ANY, Claim
 from scrapy_poolplus.net.wire import BodyEnd, Outcome, ResponseHead
 
 from .peers.pooling import LOST, Bench
@@ -540,6 +541,21 @@ def test_retire_closes_the_idle_connections_of_a_host():
         connection.respond()
     assert bench.pool.retire(host="b.example") == 1
     assert [connection.ended for connection in connections] == ["", "closed"]
+
+
+@pytest.mark.parametrize(("claim", "after_the_first"), [(ANY, 3), (Claim(bare=True), 1)], ids=["a page", "robots.txt"])
+def test_what_keeps_no_cookies_is_not_the_first_answer_of_its_session(claim, after_the_first):
+    bench = Bench(rotation=50, session_requests=50, max_connections=1)
+    bench.ask(claim=claim)
+    connection = bench.dials[0].connect(H2)
+    for _ in range(3):
+        bench.ask()
+    assert len(connection.exchanges) == 1
+    connection.respond()
+    assert len(connection.exchanges) == after_the_first
+    connection.respond()
+    assert len(connection.exchanges) == 2
+    assert len(bench.dials) == 1
 
 
 def test_retire_ends_the_sessions_of_a_host_and_of_no_other():

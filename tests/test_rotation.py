@@ -109,7 +109,7 @@ def test_shared_cookies_are_left_to_scrapy(settings: dict[str, Any]) -> None:
 
 def test_robots_txt_is_of_no_session_and_without_cookies(rotation: Rotation) -> None:
     request = Request("https://shop.example/robots.txt", meta={"dont_obey_robotstxt": True, PARENT: "r-1"})
-    assert rotation.label(request) == Claim()
+    assert rotation.label(request) == Claim(bare=True)
     assert request.meta[COOKIES] == NONE
 
 

@@ -49,7 +49,7 @@ class Claim:
     """What a request asks for. `session`: the id it follows. `host`: whose cookies make a flow hold. `far`: only into a
     session that is kept, as it goes to another site, or follows what may turn out to be no flow. `cause`: what it is
     counted as where it crosses ("redirect", "retry"), None where that is no crossing. `rotate`: its session is retired
-    with it."""
+    with it. `bare`: it goes without cookies and keeps none, so a new session's next request goes alone as well."""
 
     tie: Tie = Tie.NONE
     session: str | None = None
@@ -58,6 +58,7 @@ class Claim:
     far: bool = False
     cause: str | None = None
     rotate: bool = False
+    bare: bool = False
 
 
 ANY = Claim()

@@ -14,6 +14,7 @@ from scrapy_poolplus.core.events import CloseReason, PoolEvent
 from scrapy_poolplus.core.origin import HttpProtocol, Origin, PoolKey, Route
 from scrapy_poolplus.core.policy import Policy
 from scrapy_poolplus.core.replay import Progress
+from scrapy_poolplus.core.sessions import ANY, Claim
 from scrapy_poolplus.net.wire import BodyEnd, EngineConfig, Exchange, Outcome, ResponseHead, Timings, WireRequest
 from scrapy_poolplus.pool import ConnectionPool
 
@@ -200,12 +201,13 @@ class Bench:
         seconds: float = 60.0,
         label: str | None = None,
         own: Policy | None = None,
+        claim: Claim = ANY,
     ) -> tuple[Any, RecordingSink]:
         """Ask for a page; returns the ticket and its sink."""
         sink = RecordingSink()
         wire = WireRequest(method, b"https", host.encode(), b"/")
         key = PoolKey(Route(Origin.of("https", host)), label)
-        return self.pool.request(wire, key, self.policy, sink, seconds=seconds, own=own), sink
+        return self.pool.request(wire, key, self.policy, sink, seconds=seconds, own=own, claim=claim), sink
 
     def names(self) -> list[str]:
         """The events so far, by name."""

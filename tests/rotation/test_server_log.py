@@ -99,6 +99,15 @@ async def test_i4_a_cookie_is_sent_in_the_session_that_got_it_and_in_no_other(
         assert len(got) <= 1
 
 
+async def test_robots_txt_is_not_the_first_answer_of_a_session(nginx: StartNginx, run_crawl: RunCrawl) -> None:
+    proof = await crawl(nginx, run_crawl, Door.H2, 8, POOLPLUS_ROTATION=100, ROBOTSTXT_OBEY=True, **MIDDLEWARES)
+    assert [line.target for line in proof.lines[:1]] == ["/robots.txt"]
+    # It goes without cookies and keeps none; the page after it goes alone, so all others have the cookie that it got.
+    pages = [line for line in proof.lines if line.target != "/robots.txt"]
+    for unit in nginx_log.units(pages, "session"):
+        assert len({cookie for line in unit for cookie in line.got}) == 1
+
+
 @every_crawl
 async def test_i9_rotation_on_and_off_fetch_the_same(
     nginx: StartNginx, run_crawl: RunCrawl, rotated: Any, door: Door, concurrency: int
