@@ -184,8 +184,9 @@ class ConnectionPool:
             sink.failed(error)
 
     def retire(self, *, host: str | None = None, session: str | None = None) -> int:
-        """Retire the open connections of a host, or all, with the sessions that they carry, or those of one session, by
-        its label or id. They finish what they have. Returns how many connections took their leave."""
+        """Retire the open connections of a host, or all, with the sessions that they carry and those that their next ones
+        would go on with, or those of one session, by its label or id. They finish what they have. Returns how many
+        connections took their leave."""
         before = self._open()
         self.run(self.scheduler.retire_all(self.clock.seconds(), host=host, session=session))
         return len(before - self._open())
