@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -110,6 +112,24 @@ def test_the_file_is_whole_before_the_first_request_after_each_and_at_the_end(pa
     har.close()
     assert len(har_of(path)["entries"]) == 3
     assert (har_of(path)["_connections"], har_of(path)["_sessions"]) == ([], [])
+
+
+def test_memory_does_not_grow_with_the_number_of_entries(path: Path, writer: Writer) -> None:
+    har, one = writer(), exchanged()
+    for _ in range(100):
+        har.exchanged(one)
+    tracemalloc.start()
+    try:
+        for _ in range(2_000):
+            har.exchanged(one)
+        # The interpreter keeps the memory of freed objects for new ones until then.
+        gc.collect()
+        grown, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # The entries are a megabyte and more; what is kept of each is nothing.
+    assert path.stat().st_size > 1_000_000
+    assert grown < 50_000
 
 
 def test_an_entry_says_what_went_over_the_wire_and_where_its_time_went(path: Path, writer: Writer) -> None:
