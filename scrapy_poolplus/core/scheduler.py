@@ -182,7 +182,7 @@ class Scheduler:
     def answered(self, ticket: int, now: float) -> list[Action]:
         """The response head of a request is in: where it was the first of a new session, others may follow."""
         record = self.in_flight.get(ticket)
-        if record is None or not record.alone:
+        if record is None or record.session is None or record.session.answered:
             return []
         self._sessions.answered(record, now)
         return self._decide(record.key, now)

@@ -159,8 +159,9 @@ class SessionState:
         """The first response head of a new session is in: others may follow."""
         key, session = record.key, record.session
         assert session is not None
-        seconds = now - record.asked_at
-        key.answer_seconds += (seconds - key.answer_seconds) * (SMOOTHING if key.answer_seconds else 1.0)
+        if record.alone:
+            seconds = now - record.asked_at
+            key.answer_seconds += (seconds - key.answer_seconds) * (SMOOTHING if key.answer_seconds else 1.0)
         session.answered = True
         for number in sorted(session.connections):
             other = self._state.connections[number]

@@ -68,6 +68,17 @@ def test_over_http1_nothing_waits_for_the_first_answer_but_the_connection_itself
     assert pool.submit() == [sent(2, 1, "s-1")]
 
 
+def test_over_http1_what_is_bound_at_another_host_waits_for_the_first_answer_and_for_no_later_one() -> None:
+    pool = rotating()
+    pool.open(H1)
+    assert pool.submit(OTHER, claim=Claim(Tie.OWN, "s-1", host="b.example")) == []
+    assert dialled(pool.answer(1)) == [(2, "s-1")]
+    assert pool.finish(1) == []
+    pool.submit()
+    pool.cancel(2)
+    assert dialled(pool.submit(OTHER, claim=Claim(Tie.OWN, "s-1", host="b.example"))) == [(3, "s-1")]
+
+
 def test_an_older_session_serves_while_a_new_one_awaits_its_first_answer() -> None:
     pool = rotating(max_streams=2)
     pool.open()
