@@ -11,7 +11,8 @@ import pytest
 from scrapy_poolplus.core.records import ConnectionState
 
 DOCS = Path(__file__).parents[2] / "docs"
-DRAWINGS = sorted(DOCS.rglob("*.svg"))
+DRAWINGS = sorted(path for path in DOCS.rglob("*.svg") if "_build" not in path.parts)
+"""What is drawn, without the copies in the pages that were built of it."""
 SVG = "{http://www.w3.org/2000/svg}"
 WIDTH = 7.5
 """Pixels that a letter may take."""
