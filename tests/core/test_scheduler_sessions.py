@@ -79,6 +79,16 @@ def test_over_http1_what_is_bound_at_another_host_waits_for_the_first_answer_and
     assert dialled(pool.submit(OTHER, claim=Claim(Tie.OWN, "s-1", host="b.example"))) == [(3, "s-1")]
 
 
+def test_i6_no_request_is_assigned_past_the_age_of_its_session_and_one_in_flight_may_finish() -> None:
+    pool = rotating(session_age=60.0, preconnect=False)
+    pool.open()
+    pool.answer(1)
+    assert over("s-1", CloseReason.AGE_SPENT, 1, 60.0) in pool.wait(60.0)
+    assert dialled(pool.submit()) == [(2, "s-2")]
+    assert not [action for action in pool.connect(2) if isinstance(action, Dispatch) and action.session != "s-2"]
+    assert Close(1, CloseReason.AGE_SPENT) in pool.finish(1)
+
+
 def test_an_older_session_serves_while_a_new_one_awaits_its_first_answer() -> None:
     pool = rotating(max_streams=2)
     pool.open()

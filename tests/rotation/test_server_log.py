@@ -99,6 +99,27 @@ async def test_i4_a_cookie_is_sent_in_the_session_that_got_it_and_in_no_other(
         assert len(got) <= 1
 
 
+@every_crawl
+async def test_i5_a_connection_belongs_to_one_session(rotated: Any, door: Door, concurrency: int) -> None:
+    proof = await rotated(door, concurrency)
+    visitors: dict[int, set[str]] = {}
+    for line in proof.lines:
+        visitors.setdefault(line.connection, set()).update(line.cookies | line.got)
+    assert len(visitors) > 1
+    assert {len(cookies) for cookies in visitors.values()} <= {0, 1}
+
+
+@every_crawl
+async def test_i8_each_request_is_sent_once_but_for_what_is_counted_as_sent_again(
+    rotated: Any, door: Door, concurrency: int
+) -> None:
+    proof = await rotated(door, concurrency)
+    stats = proof.crawled.stats
+    again = sum(stats.get(f"poolplus/replays/{how}", 0) for how in ("sent", "refused"))
+    asked = stats["downloader/request_count"]
+    assert asked <= len(proof.lines) <= asked + again
+
+
 async def test_robots_txt_is_not_the_first_answer_of_a_session(nginx: StartNginx, run_crawl: RunCrawl) -> None:
     proof = await crawl(nginx, run_crawl, Door.H2, 8, POOLPLUS_ROTATION=100, ROBOTSTXT_OBEY=True, **MIDDLEWARES)
     assert [line.target for line in proof.lines[:1]] == ["/robots.txt"]
