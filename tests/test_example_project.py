@@ -704,7 +704,9 @@ def test_flows_stay_whole_beside_a_catalogue_whose_sessions_rotate(tmp_path: Pat
 def test_sessions_rotate_over_three_proxies_and_each_keeps_its_exit(tmp_path: Path, mode: SiteMode) -> None:
     crawl = scrapy_crawl(tmp_path, "exits", "-a", "books=100", "-a", f"site={mode.value}")
     assert crawl.returncode == 0, crawl.stderr
-    assert crawl.stderr.count("Traceback") == 0, crawl.stderr
+    # Python itself says where a child ended while the event loop was being closed, and goes on: seen once in some runs.
+    late = r"Exception ignored when trying to write to the signal wakeup fd:\n(?:.*\n)*?OSError: .*\n"
+    assert "Traceback" not in re.sub(late, "", crawl.stderr), crawl.stderr
     result = CrawlResult.read(tmp_path / f"exits-{mode.value}.json")
     assert list(check.broken_page_promises(result, mode)) == []
     users = read_users(proxy_log(mode, address, tmp_path) for address in EXITS)
