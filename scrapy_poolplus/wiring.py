@@ -34,8 +34,8 @@ _made: WeakKeyDictionary[Crawler, list[Wired]] = WeakKeyDictionary()
 
 
 def observers_of(crawler: Crawler, config: PoolConfig, clock: Callable[[], float]) -> list[Wired]:
-    """The observers that the settings ask for, each with what it hears. `clock`: the pool's seconds. Raises ConfigError where POOLPLUS_HAR cannot
-    be written."""
+    """The observers that the settings ask for, each with what it hears. `clock`: the pool's seconds. Raises ConfigError
+    where POOLPLUS_HAR cannot be written."""
     if crawler not in _made:
         assert crawler.stats is not None
         log, figures = LogObserver(), StatsObserver(crawler.stats)

@@ -722,6 +722,9 @@ def test_sessions_rotate_over_three_proxies_and_each_keeps_its_exit(tmp_path: Pa
     for use in uses:
         figures = (use.sessions, use.connections, use.requests, use.longest_profile)
         assert re.search(rf"{re.escape(use.exit)} +" + " +".join(f"│ +{figure}" for figure in figures), crawl.stdout)
+        assert use.carried
+        for user, requests in use.carried:
+            assert f"{user}: {requests:,}" in crawl.stdout
 
 
 def test_the_proxies_of_the_example_are_not_offered_for_cleartext(tmp_path: Path) -> None:

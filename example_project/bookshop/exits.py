@@ -60,6 +60,8 @@ class ExitUse:
     connections: int
     requests: int
     longest_profile: int
+    carried: tuple[tuple[str, int], ...]
+    """The sessions, by the users of its proxy, and the requests of each by the shop's log."""
 
 
 def proxy_log(mode: SiteMode, exit_address: str, out: Path = OUT) -> Path:
@@ -98,6 +100,7 @@ def exits_used(found: Sequence[Carried]) -> list[ExitUse]:
             connections=sum(len(one.profile.connections) for one in ones),
             requests=sum(one.profile.requests for one in ones),
             longest_profile=max(one.profile.requests for one in ones),
+            carried=tuple(sorted((", ".join(sorted(one.users)), one.profile.requests) for one in ones)),
         )
         for name, ones in sorted(by_exit.items())
     ]

@@ -79,9 +79,11 @@ def exits_table(uses: Sequence[ExitUse]) -> Table:
     table.add_column("exit")
     for heading in ("sessions", "connections", "requests", "longest profile"):
         table.add_column(heading, justify="right")
+    table.add_column("which, and their requests")
     for use in uses:
         figures = (use.sessions, use.connections, use.requests, use.longest_profile)
-        table.add_row(use.exit, *(f"{figure:,}" for figure in figures))
+        which = "\n".join(f"{user}: {requests:,}" for user, requests in use.carried)
+        table.add_row(use.exit, *(f"{figure:,}" for figure in figures), which)
     return table
 
 
