@@ -28,6 +28,7 @@ __all__ = [
     "SessionFollowMiddleware",
     "__version__",
     "connection_info",
+    "retire",
     "same_session",
     "snapshot",
 ]
@@ -39,6 +40,7 @@ _ROOMS = {
     "ConnectionRotationMiddleware": "rotation",
     "PoolPlusDownloadHandler": "handler",
     "PoolPlusExtension": "extension",
+    "retire": "shared",
     "same_session": "rotation",
     "SessionFollowMiddleware": "rotation",
     "snapshot": "extension",

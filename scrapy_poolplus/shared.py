@@ -101,6 +101,21 @@ def shared_pool(crawler: Crawler) -> ConnectionPool:
     return _of(crawler).pool
 
 
+def retire(crawler: Crawler, *, host: str | None = None, session: str | None = None) -> int:
+    """Retire the open connections of a crawler to a host, or all, with their sessions; or one session by its label or id.
+
+    They finish what they have and take nothing new; the next request begins another connection and, with rotation,
+    another session. Returns how many connections took their leave. A host or session that is not known is none. Raises
+    LookupError where the crawler has not downloaded with scrapy-poolplus yet.
+    """
+    shared = _shared.get(crawler)
+    if shared is None:
+        raise LookupError(
+            "this crawler has no pool: its DOWNLOAD_HANDLERS do not name scrapy-poolplus, or it has not begun"
+        )
+    return shared.pool.retire(host=host, session=session)
+
+
 def shared_config(crawler: Crawler) -> PoolConfig:
     """What the crawler's settings say. Raises as `shared_pool`."""
     return _of(crawler).config

@@ -179,6 +179,7 @@ class KeyRecord:
         "origin",
         "policy",
         "redial_at",
+        "returns",
         "scopes",
         "served_at",
         "session",
@@ -201,6 +202,9 @@ class KeyRecord:
         self.key = key
         self.session = session
         """Whose it is alone; None for the one that any session of the origin serves."""
+        self.returns = False
+        """The session's connection of this origin was closed early: the one that is made for what is bound to it takes
+        that one's place as soon as it is free, among those that any session serves."""
         self.policy = policy
         self.spoken = spoken
         self.origin = origin

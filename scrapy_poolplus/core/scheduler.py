@@ -147,6 +147,7 @@ class Scheduler:
         else:
             key.list_ready(record)
             state.rest(record, now)
+            self._sessions.give_back(record)
         return self._decide(key, now)
 
     # ---- facts: connections
@@ -287,6 +288,9 @@ class Scheduler:
                 self.state.touched.append(record.key)
         for left in self.state.book.orphans(host):
             self._sessions.retire(left, CloseReason.RETIRED, now)
+        for key in self.state.crawl.keys.values():
+            if key.returns and key.session is not None and (host is None or key.key.origin.host == host):
+                self._sessions.retire(key.session, CloseReason.RETIRED, now)
         return self._decide(None, now)
 
     # ---- facts: time and end

@@ -108,10 +108,12 @@ class SessionState:
 
     def _own_key(self, session: Session, key: PoolKey, policy: Policy) -> KeyRecord:
         own = PoolKey(key.route, session.id, key.protocols)
+        session.apart.add(own)
+        record = self._key(own, policy, session)
         if session.home == key:
             self._state.book.claim_orphan(session)
-        session.apart.add(own)
-        return self._key(own, policy, session)
+            record.returns = True
+        return record
 
     def _key(self, key: PoolKey, policy: Policy, session: Session | None) -> KeyRecord:
         return self._state.crawl.keys.get(key) or self._state.make_key(key, policy, session)
@@ -182,6 +184,15 @@ class SessionState:
             if not session.answered:
                 self._state.wake(session)
             self._state.ended.append(session)
+
+    def give_back(self, record: ConnectionRecord) -> None:
+        """A connection in its session's own key is free. Where it took the place of one that any request of the origin
+        could use, any may use it again: else it would idle beside the one that is dialled for them (I7)."""
+        key, session = record.key, record.session
+        if session is None or not key.returns or session.kept or session.retired:
+            return
+        if not (record.streams or key.waiting or key.bound):
+            self._state.move(record, self._key(replace(key.key, label=None), key.policy, None))
 
     def hold(self, session: Session) -> None:
         """Something may still have to go on in it."""

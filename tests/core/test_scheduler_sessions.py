@@ -272,6 +272,60 @@ def test_a_session_of_which_requests_are_in_flight_when_its_connection_is_lost_m
     assert pool.answer(2) == [sent(3, 2, "s-1")]
 
 
+def lost_with_something_bound() -> Pool:
+    """The connection of s-1 was closed after one answer; a retry in it has got the next one, and is on its way."""
+    pool = rotating()
+    pool.open(H1)
+    pool.answer(1)
+    pool.lose(1)
+    pool.submit(claim=Claim(Tie.OWN, "s-1", host="a.example", cause="retry"))
+    pool.connect(2, H1)
+    return pool
+
+
+def test_a_connection_made_for_what_was_bound_to_its_session_serves_all_of_the_origin_afterwards() -> None:
+    pool = lost_with_something_bound()
+    pool.finish(2)
+    assert pool.submit() == [sent(3, 2, "s-1")]
+
+
+def test_such_a_connection_serves_what_waits_without_another_dial() -> None:
+    pool = lost_with_something_bound()
+    assert dialled(pool.submit()) == [(3, "s-2")]
+    assert sent(3, 2, "s-1") in pool.finish(2)
+
+
+def test_what_is_still_bound_to_its_session_goes_before() -> None:
+    pool = lost_with_something_bound()
+    pool.submit(claim=Claim(Tie.OWN, "s-1", host="a.example"))
+    assert pool.finish(2) == [sent(3, 2, "s-1")]
+    pool.finish(3)
+    assert pool.submit() == [sent(4, 2, "s-1")]
+
+
+def test_a_connection_for_what_is_bound_at_another_origin_serves_nothing_else() -> None:
+    pool = rotating()
+    pool.open(H1)
+    pool.answer(1)
+    pool.submit(OTHER, claim=Claim(Tie.OWN, "s-1", host="b.example"))
+    pool.connect(2, H1)
+    pool.finish(2)
+    assert dialled(pool.submit(OTHER)) == [(3, "s-2")]
+
+
+def test_a_host_is_left_by_a_session_that_is_on_its_way_back_to_it() -> None:
+    pool = rotating(crawl_cap=1)
+    pool.open(H1)
+    pool.answer(1)
+    pool.lose(1)
+    pool.submit(OTHER)
+    pool.submit(claim=Claim(Tie.OWN, "s-1", host="a.example"))
+    assert EndSession("s-1") in pool.retire_all(host="a.example")
+    pool.connect(2, H1)
+    # The place in the crawl's cap is free: what was bound goes on in another session.
+    assert dialled(pool.finish(2)) == [(3, "s-3")]
+
+
 def test_a_retired_session_does_not_go_on() -> None:
     pool = rotating()
     pool.open(H1)

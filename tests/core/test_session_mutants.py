@@ -116,6 +116,10 @@ MUTANTS = (
         (("session_state", "        if busy or session.used_at + idle > now:\n", "        if busy:\n"),),
     ),
     Mutant(
+        "what is kept for a flow is given back to all",
+        (("session_state", "not key.returns or session.kept or session.retired", "session.retired"),),
+    ),
+    Mutant(
         "a session is kept whole and nobody is told",
         (("session_state", '        state.actions.append(Kept(session.id, "flow", ticket))\n', ""),),
     ),

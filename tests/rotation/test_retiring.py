@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 from scrapy import Request
+from scrapy.utils.test import get_crawler
 
-from scrapy_poolplus.shared import shared_pool
+from scrapy_poolplus import retire
 from tests.conftest import StartNginx
 from tests.rotation.flows import MIDDLEWARES, ShopSpider, fetch
 from tests.servers.nginx import Door
@@ -36,7 +37,7 @@ class RetiringSpider(ShopSpider):
                         request.meta["poolplus_session"] = name
                     self.fetched.note(await self.crawler.engine.download_async(request))
             if part == "before":
-                shared_pool(self.crawler).retire(**self.retired)
+                retire(self.crawler, **self.retired)
         # Nothing is left to be crawled, but Scrapy wants a generator.
         for request in ():
             yield request
@@ -76,3 +77,8 @@ async def test_what_is_retired_begins_anew_and_the_rest_goes_on(
         assert (before != after) == (name in begin_anew)
     firsts = [visitors[name, "before"].copy().pop() for name in ("ada", "bob", "any")]
     assert len(set(firsts)) == 3
+
+
+def test_a_crawler_without_the_pool_has_nothing_to_retire() -> None:
+    with pytest.raises(LookupError, match="DOWNLOAD_HANDLERS"):
+        retire(get_crawler())
