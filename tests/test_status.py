@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pytest_twisted import ensureDeferred
 from scrapy import Request, Spider
 from scrapy.crawler import CrawlerRunner
 from scrapy.extensions.telnet import update_telnet_vars
+from scrapy.utils.defer import maybe_deferred_to_future
 from scrapy.utils.test import get_crawler
+from twisted.internet.threads import deferToThread
 
 from scrapy_poolplus import connection_info, snapshot
 from scrapy_poolplus.core.origin import HttpProtocol
@@ -21,6 +24,7 @@ from tests.conftest import RunCrawl, StartNginx
 from tests.crawling import HANDLER
 from tests.peers.pooling import Bench
 from tests.servers.nginx import Door
+from tests.versions import remote_control
 
 EXTENSION = {"EXTENSIONS": {"scrapy_poolplus.PoolPlusExtension": 0}}
 
@@ -119,6 +123,51 @@ async def test_a_running_crawl_can_be_looked_at_and_logs_its_pool(
     assert any(
         "1 connection (1 READY), 1 request in flight, 0 waiting; 0% of 1 requests reused" in line for line in lines
     )
+
+
+class RemotelyWatchedSpider(WatchedSpider):
+    """Asks the remote control of its own crawl, as another process would: by what the job file says."""
+
+    async def parse(self, response: Any) -> None:
+        (job,) = Path(self.settings["REMOTE_CONTROL_JOBS_DIR"]).glob("*.json")
+        told = json.loads(job.read_text())
+        code = "import scrapy_poolplus\nprint(scrapy_poolplus.snapshot(crawler))"
+        asked = urllib.request.Request(
+            f"http://127.0.0.1:{told['port']}/execute",
+            data=json.dumps({"code": code}).encode(),
+            headers={"Authorization": f"Bearer {told['token']}", "Content-Type": "application/json"},
+        )
+        result = json.loads(await maybe_deferred_to_future(deferToThread(self.answer, asked)))
+        assert result["status"] == "ok", result
+        self.seen.append(result["output"])
+
+    @staticmethod
+    def answer(asked: urllib.request.Request) -> bytes:
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            return cast("bytes", answer.read())
+
+
+@remote_control
+@ensureDeferred
+async def test_scrapys_remote_control_shows_the_running_pool(
+    nginx: StartNginx, reactor_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    if reactor_settings["TWISTED_REACTOR"] is None:
+        pytest.skip("Scrapy's remote control needs the asyncio reactor")
+    settings = {
+        "DOWNLOAD_HANDLERS": {"http": HANDLER, "https": HANDLER},
+        "TELNETCONSOLE_ENABLED": False,
+        "REMOTE_CONTROL_ENABLED": True,
+        "REMOTE_CONTROL_JOBS_DIR": str(tmp_path / "jobs"),
+        **EXTENSION,
+    }
+    seen: list[str] = []
+    url = nginx().url(Door.H2, "/100")
+    await CrawlerRunner({**reactor_settings, **settings}).crawl(RemotelyWatchedSpider, seen=seen, url=url)
+    (text,) = seen
+    assert text.startswith("Pool: 1 connection (1 READY), 0 requests in flight, 0 waiting\n")
+    assert "connection 1 h2 READY, 0/100 streams, 1 request, age " in text
+    assert list((tmp_path / "jobs").iterdir()) == []
 
 
 @ensureDeferred

@@ -12,3 +12,4 @@ def since_scrapy(*version: int, what: str) -> pytest.MarkDecorator:
 
 
 verbatim_url = since_scrapy(2, 17, what="verbatim_url")
+remote_control = since_scrapy(2, 19, what="RemoteControl")
