@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -17,9 +16,8 @@ from scrapy_poolplus.commands import PoolPlusCommand
 from scrapy_poolplus.report import Crawl, read_har, report_page
 from tests.conftest import RunCrawl, StartNginx
 from tests.crawling import scrapy_command
+from tests.devtools import CHROMIUM
 from tests.servers.nginx import Door
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 def entry(number: int, connection: int, nth: int, **values: Any) -> dict[str, Any]:

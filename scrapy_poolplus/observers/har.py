@@ -220,6 +220,8 @@ class HarObserver:
         if info.id is not None:
             entry["connection"] = str(info.id)
         extra = {
+            # As Chromium's developer tools read it: to them `connection` is a port.
+            "_connectionId": entry.get("connection"),
             "_session": info.session,
             "_proxy": info.proxy,
             "_protocol": info.protocol,
@@ -230,6 +232,9 @@ class HarObserver:
             "_bytes_received": info.bytes_received,
             "_error": exchange.error,
         }
+        if info.bytes_received is not None:
+            # The same tools' name for it.
+            entry["response"]["_transferSize"] = info.bytes_received
         return entry | {name: value for name, value in extra.items() if value is not None}
 
     def _request(self, exchange: Exchanged) -> Json:
