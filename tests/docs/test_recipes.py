@@ -18,8 +18,8 @@ from urllib.request import urlopen
 import pytest
 from pytest_twisted import ensureDeferred
 from scrapy import Request, Spider, signals
-from scrapy.crawler import CrawlerRunner
-from scrapy.exceptions import DownloadTimeoutError
+from scrapy.crawler import Crawler, CrawlerRunner
+from scrapy.exceptions import DontCloseSpider, DownloadTimeoutError
 from scrapy.http import Response
 from scrapy.utils.defer import deferred_from_coro
 from twisted.internet.defer import Deferred, succeed
@@ -306,18 +306,60 @@ async def test_ntlm_holds_its_connection(shop: Shop, run: Run) -> None:
     assert [len(set(of_one)) for of_one in (sessions[:5], sessions[5:])] == [1, 1], "the label's, for each request"
 
 
-@pytest.mark.usefixtures("hosts_are_here")
-@ensureDeferred
-async def test_a_broad_crawl(shop: Shop, run: Run) -> None:
+def broad(shop: Shop, **changes: Any) -> dict[str, Any]:
     settings = settings_of(recipe("A broad crawl of 10,000 hosts", shop))
     assert set(settings) == {"CONCURRENT_REQUESTS", "POOLPLUS_MAX_CONNECTIONS", "POOLPLUS_POLICY"}
-    requests = [Request(f"http://h{number}.example:{shop.port}/open/1") for number in range(300)]
-    # Fewer than hosts, so that the limit is met.
-    settings |= {"POOLPLUS_MAX_CONNECTIONS": 40}
-    fetched = await fetch(run, requests, **settings)
+    return settings | {"POOLPLUS_ROTATION": "off"} | changes
+
+
+def of_hosts(shop: Shop, number: int) -> list[Request]:
+    return [Request(f"http://h{host}.example:{shop.port}/open/1") for host in range(number)]
+
+
+def assert_each_arrived(fetched: Fetched, requests: list[Request]) -> None:
     assert fetched.failures == []
-    assert [response.status for response in fetched.responses] == [200] * 300
-    assert fetched.stats["poolplus/connections/open_max"] <= 40
+    assert {response.status for response in fetched.responses} == {200}
+    assert sorted(response.url for response in fetched.responses) == sorted(request.url for request in requests)
+
+
+@pytest.mark.usefixtures("hosts_are_here")
+@ensureDeferred
+async def test_a_broad_crawl_of_more_hosts_than_connections(shop: Shop, run: Run) -> None:
+    requests = of_hosts(shop, 300)
+    fetched = await fetch(run, requests, **broad(shop, POOLPLUS_MAX_CONNECTIONS=40))
+    assert_each_arrived(fetched, requests)
+    assert fetched.stats["poolplus/connections/opened"] == 300
+    assert fetched.stats["poolplus/connections/open_max"] == 40
+    assert fetched.stats["poolplus/connections/closed/evicted"] == 260, "an idle one, for each host that found no room"
+
+
+@pytest.mark.usefixtures("hosts_are_here")
+@ensureDeferred
+async def test_a_broad_crawl_as_it_stands_gives_idle_connections_back(shop: Shop, run: Run) -> None:
+    class Staying(FetchSpider):
+        """Ends when the last connection is closed, or after some beats of the engine without it."""
+
+        beats = 8
+
+        @classmethod
+        def from_crawler(cls, crawler: Crawler, *args: Any, **kwargs: Any) -> Any:
+            spider = super().from_crawler(crawler, *args, **kwargs)
+            crawler.signals.connect(spider.stay, signals.spider_idle)
+            return spider
+
+        def stay(self) -> None:
+            assert self.crawler.stats is not None
+            self.beats -= 1
+            if self.beats and self.crawler.stats.get_value("poolplus/connections/closed/idle_timeout", 0) < 300:
+                raise DontCloseSpider
+
+    fetched, requests = Fetched(), of_hosts(shop, 300)
+    settings = broad(shop)
+    crawled = await run(Staying, {"requests": requests, "crawled": fetched}, **settings)
+    assert_each_arrived(fetched, requests)
+    assert crawled.stats["poolplus/connections/open_max"] <= settings["POOLPLUS_MAX_CONNECTIONS"]
+    assert crawled.stats["poolplus/connections/closed/idle_timeout"] == 300
+    assert "poolplus/connections/closed/pool_closed" not in crawled.stats
 
 
 @ensureDeferred
