@@ -66,6 +66,8 @@ class Shop(BaseHTTPRequestHandler):
                 self.answer(200 if inside else 403, "inside")
             case ["open", _]:
                 self.answer(200, "open", **self.fresh())
+            case ["shelf"]:
+                self.answer(200, '<a href="/open/1">1</a> <a href="/open/2">2</a>')
             case ["api"]:
                 told = self.headers.get("Authorization") == "Bearer 3f2a"
                 self.answer(200 if told else 401, json.dumps({"told": told}))
