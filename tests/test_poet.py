@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import attrs
 import pytest
@@ -18,7 +18,9 @@ from scrapy.crawler import CrawlerRunner
 from scrapy.http import Response
 from scrapy.settings import Settings
 from scrapy_poet import DummyResponse
+from scrapy_poet.page_input_providers import HttpClientProvider
 from web_poet import HttpClient, ItemPage, RequestUrl, WebPage
+from web_poet.exceptions import Retry
 from web_poet.serialization import deserialize_leaf, serialize_leaf
 
 from scrapy_poolplus import Addon, ConnectionInfo, connection_info
@@ -69,6 +71,21 @@ class BurntPage(WebPage[dict[str, Any]]):
 
 
 @attrs.define
+class RetriedPage(WebPage[dict[str, Any]]):
+    """Burnt the first time."""
+
+    session: Session
+    seen: ClassVar[list[str | None]] = []
+
+    async def to_item(self) -> dict[str, Any]:
+        self.seen.append(self.session.id)
+        if len(self.seen) == 1:
+            self.session.retire()
+            raise Retry
+        return {"session": self.session.id}
+
+
+@attrs.define
 class UndownloadedPage(ItemPage[dict[str, Any]]):
     """Its own page is never asked for."""
 
@@ -103,6 +120,11 @@ class PagesSpider(Spider):
 
     async def parse_UndownloadedPage(self, response: DummyResponse, page: UndownloadedPage) -> None:
         self.items.append({"response": response, "info": connection_info(response), **await page.to_item()})
+
+    async def parse_RetriedPage(self, response: DummyResponse, page: RetriedPage) -> AsyncIterator[Any]:
+        self.items.append(await page.to_item())
+        for nothing in ():
+            yield nothing
 
     async def parse_BurntPage(self, response: Response, page: BurntPage) -> AsyncIterator[Request]:
         self.items.append(await page.to_item())
@@ -283,6 +305,21 @@ async def test_a_page_that_says_so_ends_its_session(pages: Crawl, nginx: StartNg
     assert all(entry.cookies == "" for entry in server.log())
 
 
+@ensureDeferred
+async def test_a_page_that_ends_its_session_and_asks_for_a_retry_gets_another_one(
+    pages: Crawl, nginx: StartNginx
+) -> None:
+    server = nginx()
+    RetriedPage.seen.clear()
+    (item,) = await pages(RetriedPage, [server.url(Door.H2, "/visit")], POOLPLUS_ROTATION="balanced")
+    first, second = RetriedPage.seen
+    assert None not in (first, second)
+    assert item["session"] == second != first
+    server.stop()
+    assert len({entry.connection for entry in server.log()}) == 2
+    assert [entry.cookies for entry in server.log()] == ["", ""]
+
+
 def test_a_session_that_is_none_can_be_retired_without_effect() -> None:
     session = Session(None, lambda name: pytest.fail("there is nothing to retire"))
     session.retire()
@@ -354,3 +391,20 @@ def test_a_saved_fixture_passes_without_the_server(nginx: StartNginx, tmp_path: 
     )
     assert replayed.returncode == 0, replayed.stdout + replayed.stderr
     assert "passed" in replayed.stdout, replayed.stdout
+
+
+@ensureDeferred
+async def test_scrapy_poets_cache_gives_a_page_what_it_was_given(
+    pages: Crawl, nginx: StartNginx, tmp_path: Path
+) -> None:
+    url = nginx().url(Door.H2, "/visit")
+    cached = {"SCRAPY_POET_CACHE": str(tmp_path / "cache"), "POOLPLUS_ROTATION": "balanced"}
+    (first,) = await pages(SeenPage, [url], **cached)
+    (again,) = await pages(SeenPage, [url], **cached)
+    assert first["info"].id == 1
+    assert again == first, "with its times, which no second download would have"
+
+
+def test_what_the_cache_keeps_has_names_of_its_own_and_a_client_is_not_kept() -> None:
+    assert [provider.name for provider in PROVIDERS] == ["", "poolplus_connection", "poolplus_session"]
+    assert HttpClientProvider.name == "", "scrapy-poet's own: when it can be cached, so must ours"
