@@ -110,6 +110,14 @@ async def test_i5_a_connection_belongs_to_one_session(rotated: Any, door: Door, 
 
 
 @every_crawl
+async def test_i7_no_more_connections_are_open_than_requests_and_one(
+    rotated: Any, door: Door, concurrency: int
+) -> None:
+    proof = await rotated(door, concurrency)
+    assert 1 <= proof.crawled.stats["poolplus/connections/open_max"] <= concurrency + 1
+
+
+@every_crawl
 async def test_i8_each_request_is_sent_once_but_for_what_is_counted_as_sent_again(
     rotated: Any, door: Door, concurrency: int
 ) -> None:
