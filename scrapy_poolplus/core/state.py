@@ -321,7 +321,11 @@ class PoolState:
             key.connecting[number] = record
             self.weigh(old)
             self.weigh(key)
-        record.key, record.alone, record.listed = key, False, False
+        record.key, record.listed = key, False
+        # In a flow nothing goes alone.
+        record.alone = record.alone and record.session is not None and not record.session.kept
+        if record.alone:
+            key.alone[number] = record
         if record.opened_at is not None:
             key.list_ready(record)
         self.touched += (old, key)

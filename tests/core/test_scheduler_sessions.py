@@ -313,6 +313,18 @@ def test_a_connection_for_what_is_bound_at_another_origin_serves_nothing_else() 
     assert dialled(pool.submit(OTHER)) == [(3, "s-2")]
 
 
+def test_a_session_without_an_answer_that_comes_back_still_goes_alone() -> None:
+    pool = rotating()
+    pool.open()
+    pool.lose(1)
+    pool.submit(claim=Claim(Tie.OWN, "s-1", host="a.example", cause="retry"))
+    pool.connect(2)
+    pool.finish(2)
+    assert pool.submit() == [sent(3, 2, "s-1")]
+    assert pool.submit() == []
+    assert pool.answer(3) == [sent(4, 2, "s-1")]
+
+
 def test_a_host_is_left_by_a_session_that_is_on_its_way_back_to_it() -> None:
     pool = rotating(crawl_cap=1)
     pool.open(H1)

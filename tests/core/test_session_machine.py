@@ -35,7 +35,6 @@ class Request:
         self.claim = claim
         self.session: str | None = None
         self.connection: int | None = None
-        self.headed = False
 
 
 class SessionMachine(RuleBasedStateMachine):
@@ -80,6 +79,8 @@ class SessionMachine(RuleBasedStateMachine):
         self.requests: dict[int, Request] = {}
         self.carried: dict[str, int] = defaultdict(int)
         self.promised: dict[str, int] = {}
+        self.answered: set[str] = set()
+        """A response head came in them."""
         self.kept: set[str] = set()
         self.ended: set[str] = set()
         self.retired: set[str] = set()
@@ -167,7 +168,9 @@ class SessionMachine(RuleBasedStateMachine):
     @rule(which=WHICH)
     def head(self, which: int) -> None:
         ticket = self.in_flight()[which % len(self.in_flight())]
-        self.requests[ticket].headed = True
+        session = self.requests[ticket].session
+        assert session is not None
+        self.answered.add(session)
         self._judge(self.scheduler.answered(ticket, self.now))
 
     @precondition(lambda self: self.in_flight())
@@ -322,9 +325,8 @@ class SessionMachine(RuleBasedStateMachine):
         assert session not in self.ended, f"{session} has ended"
         assert session in self.promised, "it is told of before it is used"
         alone = session not in self.kept and self.open[action.connection] is HttpProtocol.HTTP2
-        if alone and self.carried[session] == 1:
-            first = [other for other in self.requests.values() if other.session == session]
-            assert all(other.headed for other in first), f"{session} is not answered yet"
+        if alone and session not in self.answered:
+            assert session not in {other.session for other in self.requests.values()}, f"{session} is not answered yet"
         request.session, request.connection = session, action.connection
         self.carried[session] += 1
         self.used_at[session] = self.now

@@ -210,7 +210,7 @@ class Walk:
 
 
 def search(broken: Mutant, seeds: range = SEEDS, steps: int = STEPS) -> None:
-    """Raises what the first walk that fails has seen."""
+    """The machine asserts at each step: raises what the first walk that fails has seen."""
     scheduler = load(broken)
     for seed in seeds:
         Walk(seed, scheduler).run(steps)
