@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import subprocess
 import sys
@@ -57,22 +58,38 @@ class FetchSpider(Spider):
         self.crawled.failures.append(failure.value)
 
 
+class Exceptions(logging.Handler):
+    """Keeps the log records that come with a traceback."""
+
+    def __init__(self, into: list[str]) -> None:
+        super().__init__(logging.ERROR)
+        self._into = into
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info:
+            self._into.append(self.format(record))
+
+
 @contextmanager
 def no_error_is_logged() -> Iterator[None]:
-    """Fail for what Twisted only logs: an exception in a protocol or a timed call, or one that nobody handled."""
+    """Fail for what Twisted and Scrapy only log: an exception in a protocol or a timed call, in a callback or a signal's
+    receiver, or one that nobody handled. (Warnings are such exceptions in the tests.)"""
     errors: list[str] = []
+    logged = Exceptions(errors)
 
     def observe(event: dict[str, Any]) -> None:
         if event.get("isError"):
             errors.append(twisted_log.textFromEventDict(event) or repr(event))
 
     twisted_log.addObserver(observe)
+    logging.getLogger().addHandler(logged)
     try:
         yield
         # A Deferred tells of an error that nobody handled when it is collected.
         gc.collect()
     finally:
         twisted_log.removeObserver(observe)
+        logging.getLogger().removeHandler(logged)
     assert not errors, "\n".join(errors)
 
 
@@ -108,12 +125,21 @@ class Finished:
     log: str
 
 
+# PYTHONWARNINGS would compare the whole name of the module, and so miss all but the package itself.
+STRICT_SCRAPY = r"""
+import warnings
+from scrapy.cmdline import execute
+warnings.filterwarnings("error", module=r"scrapy_poolplus(\.|$)")
+execute()
+"""
+
+
 def scrapy_command(folder: Path, *arguments: str) -> Finished:
     """Run `scrapy` in `folder`, with warnings as errors where they come from this project."""
     ended = subprocess.run(
-        [sys.executable, "-m", "scrapy", *arguments],
+        [sys.executable, "-c", STRICT_SCRAPY, *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONWARNINGS": "error:::scrapy_poolplus"},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         stdin=subprocess.DEVNULL,
         text=True,

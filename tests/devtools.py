@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+NO_CHROMIUM = "chromium is not installed (Debian: apt-get install chromium)"
 FRONT_END = "devtools://devtools/bundled/devtools_app.html"
 OPTIONS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-pipe")
 PATIENCE = 60.0

@@ -16,7 +16,7 @@ from scrapy_poolplus.commands import PoolPlusCommand
 from scrapy_poolplus.report import Crawl, read_har, report_page
 from tests.conftest import RunCrawl, StartNginx
 from tests.crawling import scrapy_command
-from tests.devtools import CHROMIUM
+from tests.devtools import CHROMIUM, NO_CHROMIUM
 from tests.servers.nginx import Door
 
 
@@ -179,7 +179,7 @@ async def test_the_page_of_a_crawl_draws_in_a_browser_that_has_no_network(
     run_crawl: RunCrawl, nginx: StartNginx, tmp_path: Path
 ) -> None:
     if CHROMIUM is None:
-        pytest.skip("chromium is not installed (Debian: apt-get install chromium)")
+        pytest.skip(NO_CHROMIUM)
     server = nginx(keepalive_requests=10)
     har, page = tmp_path / "crawl.har", tmp_path / "crawl.html"
     crawled = await run_crawl([server.url(Door.H2, f"/100?{n}") for n in range(40)], POOLPLUS_HAR=str(har))

@@ -264,7 +264,7 @@ class SocksTalk:
         try:
             from socksio.socks5 import SOCKS5Connection  # noqa: PLC0415
         except ImportError as error:
-            text = 'SOCKS proxies need the package socksio: pip install "scrapy-poolplus[socks]"'
+            text = "SOCKS proxies need the package socksio: pip install socksio"
             raise self._failed(text) from error
         return SOCKS5Connection()
 

@@ -11,7 +11,7 @@ from pytest_twisted import ensureDeferred
 from scrapy import Request
 
 from tests.conftest import RunCrawl, StartNginx
-from tests.devtools import CHROMIUM, devtools
+from tests.devtools import CHROMIUM, NO_CHROMIUM, devtools
 from tests.servers.nginx import Door
 
 READ = """
@@ -43,7 +43,7 @@ READ = """
 def read(tmp_path: Path) -> Any:
     """`read(path)`: the requests as the developer tools have them, by URL."""
     if CHROMIUM is None:
-        pytest.skip("chromium is not installed (Debian: apt-get install chromium)")
+        pytest.skip(NO_CHROMIUM)
 
     def read(path: Path) -> dict[str, dict[str, Any]]:
         with devtools(tmp_path / "profile") as tools:
