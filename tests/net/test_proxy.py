@@ -578,7 +578,9 @@ async def test_a_socks_proxys_refusals_are_told_by_code_and_meaning(
 
 
 @ensureDeferred
-async def test_without_socksio_the_error_names_the_extra(listening: Listening, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_socksio_the_error_names_the_package(
+    listening: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "socksio", None)
     monkeypatch.setitem(sys.modules, "socksio.socks5", None)
     error = await failure_of(dial("a.example", 443, Proxy("socks5", "p.example", 1080)))
