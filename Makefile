@@ -2,6 +2,7 @@
 # make lint      style, imports, paths     make types     mypy
 # make docs      the documentation         make bench     the benchmarks; make bench-smoke: whether they work
 # make soak      an hour of faults         make servers   crawls of all real servers
+# make wheel     the wheel and the sdist, checked, installed and used
 #
 # Each makes .venv, when it is not there, and installs in it what it needs and nothing more. tox runs the same lines in
 # environments of its own: it sets BIN and empties the READY variables.
@@ -14,6 +15,7 @@ TEST_READY = $(VENV)/.ready-test
 EXAMPLE_READY = $(VENV)/.ready-example
 CHECK_READY = $(VENV)/.ready-check
 DOCS_READY = $(VENV)/.ready-docs
+RELEASE_READY = $(VENV)/.ready-release
 BENCH_READY = $(VENV)/.ready-bench
 BENCH_ARGS = --json bench.json --plot bench.png
 
@@ -24,7 +26,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Absolute paths of somebody's machine; the pattern does not match itself.
 MACHINE_PATHS = (^|[^[:alnum:]_.-])/(home|root|work|Users)/
 
-.PHONY: test example lint format types docs bench bench-smoke soak servers
+.PHONY: test example lint format types docs bench bench-smoke soak servers wheel
 .DEFAULT_GOAL = test
 
 test: $(TEST_READY)
@@ -71,6 +73,17 @@ soak: $(TEST_READY)
 servers: $(TEST_READY)
 	$(BIN)/python -m pytest $(PYTEST_ARGS) -m 'servers or not servers' -rs tests/reliability/test_real_servers.py
 
+# From its own folder the example finds the package where pip has put it, and not in this checkout.
+wheel: $(RELEASE_READY)
+	rm -rf dist build/wheel-venv
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python -m venv build/wheel-venv
+	build/wheel-venv/bin/python -m pip install --quiet --disable-pip-version-check "$$(echo dist/*.whl)[example]"
+	cd example_project && ../build/wheel-venv/bin/python -c 'import scrapy_poolplus, sys; sys.exit(sys.prefix not in scrapy_poolplus.__file__)'
+	cd example_project && ../build/wheel-venv/bin/python -m scrapy crawl books -a books=100
+	cd example_project && ../build/wheel-venv/bin/python -m scrapy crawl pages
+
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo 'make needs Python >= 3.10 with its venv module (Debian: apt-get install python3-venv)' >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
@@ -89,6 +102,10 @@ $(CHECK_READY): $(BIN)/python setup.cfg pyproject.toml
 
 $(DOCS_READY): $(BIN)/python setup.cfg pyproject.toml
 	$(INSTALL) --editable '.[docs]'
+	@touch $@
+
+$(RELEASE_READY): $(BIN)/python setup.cfg pyproject.toml
+	$(INSTALL) --editable '.[release]'
 	@touch $@
 
 $(BENCH_READY): $(BIN)/python setup.cfg pyproject.toml

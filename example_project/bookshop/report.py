@@ -36,7 +36,7 @@ def summary_table(result: CrawlResult, site: SiteSummary, kinds: Counter[Kind], 
     table = Table(title=title, show_header=False, title_justify="left")
     table.add_column(style="bold")
     table.add_column()
-    table.add_row("pages right", f"{result.pages_right:,} of {result.pages_expected:,}" + _wrong(result))
+    table.add_row("pages right", f"{result.pages_right:,} of the shop's {result.pages_expected:,}" + _wrong(result))
     table.add_row("", ", ".join(f"{kinds[kind]:,} {name}" for kind, name in PLURALS.items() if kinds[kind]))
     table.add_row("items", f"{result.items:,}")
     table.add_row("errors", f"{result.errors:,}")
