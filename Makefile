@@ -89,7 +89,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(TEST_READY): $(BIN)/python setup.cfg pyproject.toml
-	$(INSTALL) --editable '.[test,example,poet,socks]'
+	$(INSTALL) --editable '.[test,compare,example,poet,socks]'
 	@touch $@
 
 $(EXAMPLE_READY): $(BIN)/python setup.cfg pyproject.toml

@@ -23,6 +23,7 @@ from tests.servers.nginx import Door, requests_by_connection
 COMPARED = (2, 19)
 """The version of Scrapy that the page is about."""
 STOCK = "scrapy.core.downloader.handlers"
+INCUBATOR = "scrapy_download_handlers_incubator.handlers"
 ROTATION = {
     "DOWNLOADER_MIDDLEWARES": {"scrapy_poolplus.ConnectionRotationMiddleware": 690},
     "SPIDER_MIDDLEWARES": {"scrapy_poolplus.SessionFollowMiddleware": 50},
@@ -45,6 +46,13 @@ HANDLERS = {
     "H2": Handler(f"{STOCK}.http2.H2DownloadHandler"),
     "Httpx": Handler(f"{STOCK}._httpx.HttpxDownloadHandler", "httpx2", {"HTTPX_HTTP2_ENABLED": True}),
     "Aiohttp": Handler(f"{STOCK}._aiohttp.AiohttpDownloadHandler", "aiohttp"),
+    "curl_cffi": Handler(
+        f"{INCUBATOR}.curl_cffi.CurlCffiDownloadHandler", "curl_cffi", {"CURL_CFFI_HTTP_VERSION": "v2tls"}
+    ),
+    "pyreqwest": Handler(
+        f"{INCUBATOR}.pyreqwest.PyreqwestDownloadHandler", "pyreqwest", {"PYREQWEST_HTTP2_ENABLED": True}
+    ),
+    "wreq": Handler(f"{INCUBATOR}.wreq.WreqDownloadHandler", "wreq", {"WREQ_HTTP2_ENABLED": True}),
 }
 
 
@@ -58,7 +66,7 @@ class Tried:
     async def crawl(self, requests: list[Request], **settings: Any) -> Crawled:
         handlers = {"http": self._handler.path, "https": self._handler.path}
         return await self._run(
-            requests, DOWNLOAD_HANDLERS=handlers, DOWNLOAD_TIMEOUT=5, **self._handler.settings, **settings
+            requests, **{"DOWNLOAD_HANDLERS": handlers, "DOWNLOAD_TIMEOUT": 5, **self._handler.settings, **settings}
         )
 
     async def protocols(self, *doors: Door, **meta: Any) -> list[str]:
@@ -119,6 +127,15 @@ async def reuse(tried: Tried) -> bool:
     return len(requests_by_connection(server.log())) == 1
 
 
+async def more_at_the_limit(tried: Tried) -> bool:
+    server = tried.nginx(max_streams=2)
+    requests = [Request(server.url(Door.H2, f"/slow/16384?{n}")) for n in range(4)]
+    crawled = await tried.crawl([Request(server.url(Door.H2, "/100")), *requests], DOWNLOAD_TIMEOUT=30)
+    server.stop()
+    assert len(crawled.responses) == 5
+    return len(requests_by_connection(server.log())) > 1
+
+
 async def seen(tried: Tried) -> bool:
     crawled = await tried.crawl([Request(tried.nginx().url(Door.H2, "/100"))])
     return connection_info(crawled.responses[0]).id is not None
@@ -132,6 +149,7 @@ PROBES: dict[str, Callable[[Tried], Awaitable[bool]]] = {
     "``https://`` through an HTTP proxy": tunnels,
     "SOCKS5 proxies": socks,
     "connections are kept": reuse,
+    "more connections at the server's limit of streams": more_at_the_limit,
     "two cookie jars never share a connection": sessions,
     "which connection a response came over": seen,
 }
@@ -191,7 +209,7 @@ async def test_a_cell_is_as_a_crawl_shows(
     if handler.path != HANDLER and version_info[:2] != COMPARED:
         pytest.skip("the page is about another version of Scrapy")
     if find_spec(handler.needs) is None:
-        pytest.skip(f"{handler.needs} is not installed")
+        pytest.skip(f"{handler.needs} is not installed (the compare extra has it)")
     if handler.needs != "scrapy" and reactor_settings["TWISTED_REACTOR"] is None:
         pytest.skip(f"{handler.needs} needs the asyncio reactor")
     shown = await PROBES[row](Tried(run_crawl, nginx, listening, handler))
