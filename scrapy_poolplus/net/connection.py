@@ -26,6 +26,7 @@ from scrapy_poolplus.core.errors import ConnectionLostError, Phase, PoolPlusErro
 from scrapy_poolplus.core.events import CloseReason
 from scrapy_poolplus.core.origin import HttpProtocol
 from scrapy_poolplus.core.replay import Progress
+from scrapy_poolplus.net.at_once import at_once
 from scrapy_poolplus.net.tls import Agreed, how_it_ended, openssl_text, socket_below
 from scrapy_poolplus.net.wire import (
     Engine,
@@ -272,6 +273,7 @@ class Connection(TwistedProtocol):
 
     def connectionMade(self) -> None:
         """TCP is connected, and the tunnel is open where there is one."""
+        self.transport = at_once(self.transport)
         self.transport.setTcpNoDelay(True)
         self._socket = socket_below(self.transport)
         self.peer = ip_address(self.transport.getPeer().host)

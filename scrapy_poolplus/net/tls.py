@@ -21,7 +21,13 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from OpenSSL import SSL
 from service_identity import CertificateError
 from service_identity.pyopenssl import verify_hostname, verify_ip_address
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IProtocol, IReactorTime, ISystemHandle
+from twisted.internet.interfaces import (
+    IOpenSSLClientConnectionCreator,
+    IProtocol,
+    IReactorTime,
+    ISystemHandle,
+    ITransport,
+)
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.internet.ssl import Certificate
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
@@ -29,6 +35,7 @@ from zope.interface import implementer
 
 from scrapy_poolplus.core.errors import Phase, TLSError
 from scrapy_poolplus.core.origin import HttpProtocol
+from scrapy_poolplus.net.at_once import at_once
 from scrapy_poolplus.net.resolve import ip_version
 
 if TYPE_CHECKING:
@@ -196,6 +203,10 @@ class TLSTransport(TLSMemoryBIOProtocol):
     """
 
     ended_by: Failure | None = None
+
+    def makeConnection(self, transport: ITransport) -> None:  # noqa: N802
+        """The transport below is connected."""
+        super().makeConnection(at_once(transport))  # type: ignore[no-untyped-call]
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The transport below is gone."""
