@@ -10,32 +10,43 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.tcp import Connection
-from zope.interface import directlyProvides, providedBy
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.tcp import Client
+from twisted.python.failure import Failure
+from zope.interface import classImplements, implementedBy
 
-_LOOKED_AT = ("connected", "disconnecting", "dataBuffer", "_tempDataBuffer", "producer", "writeSomeData")
+_LOOKED_AT = ("connected", "disconnecting", "dataBuffer", "_tempDataBuffer", "producer")
 """Of Twisted's transports, tried with 24.11 and 26.4."""
 
 
 def at_once(transport: Any) -> Any:
     """`transport`, or one that sends at once where that is a TCP connection of Twisted's with the parts we know."""
-    if isinstance(transport, Connection) and all(hasattr(transport, name) for name in _LOOKED_AT):
+    if isinstance(transport, Client) and all(hasattr(transport, name) for name in _LOOKED_AT):
         return AtOnce(transport)
     return transport
+
+
+def how_tcp_ended(transport: object, reason: Failure) -> Failure:
+    """`reason`, or a reset where sending at once met one: it is told once, and to who comes later the socket reads as if
+    the peer had closed it in order."""
+    if isinstance(transport, AtOnce) and transport.was_reset and isinstance(reason.value, ConnectionDone):
+        return Failure(ConnectionLost())  # type: ignore[no-untyped-call]
+    return reason
 
 
 class AtOnce:
     """A transport in front of a TCP connection. All but ``write`` is the connection's own."""
 
-    def __init__(self, below: Connection) -> None:
+    def __init__(self, below: Client) -> None:
+        self.was_reset = False
         self._below = below
-        directlyProvides(self, providedBy(below))
+        self._send = below.getHandle().send
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._below, name)
 
     def write(self, data: bytes) -> None:
-        """Send, in the order of the calls."""
+        """Send, in the order of the calls. An error is told by the reactor in a turn of its own, not within this call."""
         below: Any = self._below
         if (
             below.connected
@@ -44,10 +55,16 @@ class AtOnce:
             and not below._tempDataBuffer  # noqa: SLF001
             and below.producer is None
         ):
-            sent = below.writeSomeData(data)
-            # An error is met again by the reactor, which tells of it in a turn of its own and not from within this call.
-            if isinstance(sent, int):
+            try:
+                sent = self._send(data)
+            except OSError as error:
+                self.was_reset = isinstance(error, ConnectionResetError)
+            else:
                 if sent == len(data):
                     return
                 data = data[sent:]
         below.write(data)
+
+
+# By class: Twisted's TLS asks each transport what it provides, and looks up by interface what an object alone provides.
+classImplements(AtOnce, implementedBy(Client))

@@ -26,7 +26,7 @@ from scrapy_poolplus.core.errors import ConnectionLostError, Phase, PoolPlusErro
 from scrapy_poolplus.core.events import CloseReason
 from scrapy_poolplus.core.origin import HttpProtocol
 from scrapy_poolplus.core.replay import Progress
-from scrapy_poolplus.net.at_once import at_once
+from scrapy_poolplus.net.at_once import at_once, how_tcp_ended
 from scrapy_poolplus.net.tls import Agreed, how_it_ended, openssl_text, socket_below
 from scrapy_poolplus.net.wire import (
     Engine,
@@ -303,6 +303,7 @@ class Connection(TwistedProtocol):
         if self._grace is not None:
             self._grace.cancel()
             self._grace = None
+        reason = how_tcp_ended(self.transport, reason)
         beneath = how_it_ended(self.transport, reason)
         if state is State.OPENING and self._opening is not None:
             opening, self._opening = self._opening, None

@@ -19,8 +19,6 @@ from socket import socket
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from OpenSSL import SSL
-from service_identity import CertificateError
-from service_identity.pyopenssl import verify_hostname, verify_ip_address
 from twisted.internet.interfaces import (
     IOpenSSLClientConnectionCreator,
     IProtocol,
@@ -35,7 +33,8 @@ from zope.interface import implementer
 
 from scrapy_poolplus.core.errors import Phase, TLSError
 from scrapy_poolplus.core.origin import HttpProtocol
-from scrapy_poolplus.net.at_once import at_once
+from scrapy_poolplus.net.at_once import at_once, how_tcp_ended
+from scrapy_poolplus.net.names import CertificateNames
 from scrapy_poolplus.net.resolve import ip_version
 
 if TYPE_CHECKING:
@@ -106,6 +105,7 @@ class ClientTLS:
 
     def __init__(self, profile: TLSProfile) -> None:
         self.profile = profile
+        self.names = CertificateNames()
         self._context = _make_context(profile)
 
     def handshake(self, host: str, port: int, protocols: Sequence[HttpProtocol]) -> Handshake:
@@ -186,13 +186,13 @@ class Handshake:
         """Hold the peer's certificate against the host. With verification, a mismatch becomes the `problem`."""
         if self._creator is not None:
             return
-        try:
-            _verify_name(connection, self._host)
-        except Exception as error:  # noqa: BLE001 (what cannot be parsed in a certificate raises anything)
-            if self._tls.profile.verify:
-                self.problem = f'certificate is not valid for "{self._host}": {error}'
-            else:
-                logger.warning('Remote certificate is not valid for hostname "%s"; %s', self._host, error)
+        objection = self._tls.names.objection(connection, self._host)
+        if objection is None:
+            return
+        if self._tls.profile.verify:
+            self.problem = f'certificate is not valid for "{self._host}": {objection}'
+        else:
+            logger.warning('Remote certificate is not valid for hostname "%s"; %s', self._host, objection)
 
 
 class TLSTransport(TLSMemoryBIOProtocol):
@@ -210,8 +210,8 @@ class TLSTransport(TLSMemoryBIOProtocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The transport below is gone."""
-        self.ended_by = reason
-        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+        self.ended_by = how_tcp_ended(self.transport, reason)
+        super().connectionLost(self.ended_by)  # type: ignore[no-untyped-call]
 
 
 def how_it_ended(transport: object, reason: Failure) -> Failure:
@@ -312,15 +312,6 @@ def _make_context(profile: TLSProfile) -> SSL.Context:
         except (SSL.Error, UnicodeError) as error:
             raise ValueError(f"no cipher of OpenSSL matches {ciphers!r}") from error
     return context
-
-
-def _verify_name(connection: SSL.Connection, host: str) -> None:
-    if connection.get_peer_certificate() is None:
-        raise CertificateError("the server has none")
-    if ip_version(host) is None:
-        verify_hostname(connection, host.removesuffix("."))
-    else:
-        verify_ip_address(connection, host.partition("%")[0])
 
 
 def _log_keys(context: SSL.Context) -> None:

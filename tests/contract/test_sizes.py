@@ -265,11 +265,13 @@ async def test_the_deprecated_spider_attributes_are_warned_of(kind: str, transpo
 async def test_a_huge_announced_body_over_maxsize_is_not_downloaded(
     transport: Transport, downloads: Any, site: Any
 ) -> None:
+    # So large because Twisted before 25 fills the server's buffers for some 0.03 s past the end of the connection.
+    announced = 2**34
     before = site.seen(transport)
-    with pytest.raises(DownloadCancelledError, match="Expected to receive 1073741824 bytes"):
-        await downloads(transport, DOWNLOAD_MAXSIZE=MIB)(site.url(transport, f"/endless?size={2**30}"))
+    with pytest.raises(DownloadCancelledError, match=f"Expected to receive {announced} bytes"):
+        await downloads(transport, DOWNLOAD_MAXSIZE=MIB)(site.url(transport, f"/endless?size={announced}"))
     # What the server has written by now sits in socket buffers and windows.
-    assert site.seen(transport)["endless_bytes"] - before["endless_bytes"] < 2**30 / 8
+    assert site.seen(transport)["endless_bytes"] - before["endless_bytes"] < announced / 8
 
 
 async def test_an_endless_body_never_holds_more_than_maxsize_and_one_read(

@@ -6,21 +6,25 @@ that the shortcut looks at, with the oldest and the newest Twisted of tox.
 
 from __future__ import annotations
 
+import select
 import socket
+import struct
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
-from twisted.internet.tcp import Connection
+from twisted.internet.tcp import Client, Connection
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import providedBy
 
+from scrapy_poolplus.core.events import CloseReason
 from scrapy_poolplus.core.origin import HttpProtocol
 from scrapy_poolplus.net import at_once as room
 from scrapy_poolplus.net.at_once import AtOnce, at_once
@@ -56,8 +60,14 @@ class Descriptors(Clock):
                 self.lost.append(why)
 
 
-class Tcp(Connection):
-    """What a TCP connection has and a pair of sockets has not."""
+class Tcp(Client):
+    """As the reactor makes them, without connecting, and with what a pair of sockets has not."""
+
+    def __init__(self, skt: socket.socket, protocol: Protocol, reactor: Descriptors) -> None:
+        Connection.__init__(self, skt, protocol, reactor)
+
+    def connectionLost(self, reason: Failure) -> None:
+        Connection.connectionLost(self, reason)
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         pass
@@ -169,6 +179,54 @@ def test_a_connection_that_is_lost_is_told_of_by_the_reactor_and_not_within_the_
     assert pair.reactor.writers == {pair.below}
     pair.reactor.turn()
     assert len(pair.reactor.lost) == 1
+
+
+@pytest.fixture
+def reset() -> Iterator[socket.socket]:
+    """A socket whose peer has reset the connection."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as ours:
+        peer, _ = server.accept()
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+        assert select.select([ours], [], [], 30)[0]
+        ours.setblocking(False)
+        yield ours
+
+
+def turns_until_lost(reactor: Descriptors, below: Tcp) -> None:
+    """Reading before writing, as reactors do."""
+    for _ in range(3):
+        why = below.doRead() or (below.doWrite() if below in reactor.writers else None)
+        if why is not None:
+            below.connectionLost(Failure(why))
+            return
+    pytest.fail("the end of the connection was not met")
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_a_reset_that_sending_meets_is_no_orderly_close(reset: socket.socket, secure: bool) -> None:
+    lost: list[tuple[object, object]] = []
+
+    class Told(Opened):
+        def lost(self, reason: Failure, beneath: Failure) -> None:
+            lost.append((type(reason.value), type(beneath.value)))
+
+    reactor = Descriptors()
+    connection = PoolConnection(reactor, "a.example:80", EngineConfig(), Told(), secure=secure)
+    handshake = ClientTLS(TLSProfile()).handshake("a.example", 443, [HttpProtocol.HTTP1])
+    below = Tcp(reset, handshake.wrap(connection, Clock()) if secure else connection, reactor)
+    below.connected = 1
+    below.protocol.makeConnection(below)
+    if secure:
+        # The handshake's first message met it.
+        turns_until_lost(reactor, below)
+        assert lost == [(ConnectionLost, ConnectionLost)]
+    else:
+        connection.ready(HttpProtocol.HTTP1, None)
+        connection.write(b"GET")
+        turns_until_lost(reactor, below)
+        assert connection._loss is not None
+        assert connection._loss[1] is CloseReason.CONNECTION_RESET
 
 
 def test_after_it_was_told_to_close_twisted_has_the_last_word(pair: Pair) -> None:

@@ -22,6 +22,7 @@ from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFrom
 
 from scrapy_poolplus.core.errors import PoolPlusError, TLSError
 from scrapy_poolplus.core.origin import HttpProtocol, Origin, Route
+from scrapy_poolplus.net import names as names_room
 from scrapy_poolplus.net import tls as tls_room
 from scrapy_poolplus.net.connection import Connection
 from scrapy_poolplus.net.dialer import Dial, Dialer
@@ -182,7 +183,7 @@ async def test_a_certificate_that_cannot_be_parsed_is_a_wrong_name(
     def unparsable(connection: SSL.Connection, host: str) -> None:
         raise OverflowError("odd extension")
 
-    monkeypatch.setattr(tls_room, "verify_hostname", unparsable)
+    monkeypatch.setattr(names_room, "verify_hostname", unparsable)
     client = Client(verify=verify)
     if verify:
         assert str(await client.refused("a.example", server)).endswith('valid for "a.example": odd extension')
