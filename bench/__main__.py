@@ -11,10 +11,11 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from bench.cases import CASES, Case
+from bench.cases import CASES, Case, Door
 from bench.handlers import CONTENDERS, NULL, Contender
 from bench.plot import plot
 from bench.report import as_json, figures, machine, table
+from bench.round_trip import measured
 from bench.runner import Run, runs
 from bench.servers import servers
 
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tempfile.TemporaryDirectory(prefix="bench-") as folder,
         servers(Path(folder), round_trip=max(slow, default=0.0)) as running,
     ):
+        round_trip = measured(running.port(Door.TLS, slow=True)) if slow else None
         for run in runs(
             running, cases, contenders, rounds=given.rounds, settings=dict(map(_setting, given.set)), told=_tell
         ):
@@ -41,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if given.json and not given.smoke:
                 _write(given.json, done, cases, contenders)
     rows = figures(done, cases, contenders)
-    print(table(rows, cases))
+    print(table(rows, cases, round_trip))
     if given.json:
         _write(given.json, done, cases, contenders)
     if given.plot:

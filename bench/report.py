@@ -19,6 +19,7 @@ from typing import Any
 from bench.cases import Case, Door
 from bench.crawl import CONCURRENT_ITEMS
 from bench.handlers import H2, HTTP11, NULL, Contender
+from bench.round_trip import count
 from bench.runner import Run
 
 MEBI = 1024 * 1024
@@ -128,8 +129,8 @@ def _median(values: Sequence[float]) -> float | None:
     return median(values) if values else None
 
 
-def table(rows: Sequence[Figures], cases: Sequence[Case]) -> str:
-    """As text."""
+def table(rows: Sequence[Figures], cases: Sequence[Case], round_trip: float | None = None) -> str:
+    """As text. `round_trip`: what one through the relay takes, in seconds."""
     lines = []
     for case in cases:
         mine = [row for row in rows if row.case == case.name]
@@ -150,7 +151,17 @@ def table(rows: Sequence[Figures], cases: Sequence[Case]) -> str:
                 + (f"{_shown(row.per_idle, '.0f'):>10}{_shown(row.rest_cpu, '.2%'):>14}" if case.rest else "")
             )
             lines.extend(f"              ! {problem}" for problem in row.problems)
+        if case.round_trip and case.size < MEBI and round_trip is not None:
+            lines.append(f"  {_floor(case, round_trip, mine)}")
     return "\n".join(lines)
+
+
+def _floor(case: Case, round_trip: float, rows: Sequence[Figures]) -> str:
+    """The least that a crawl can take in a line, with what Scrapy itself takes."""
+    number = count(case)
+    text = f"floor: {number} round trips, measured at {round_trip * 1000:.1f} ms each: {number * round_trip:.2f} s"
+    null = next((row.wall for row in rows if row.handler == NULL.name), None)
+    return text if null is None else f"{text}; with the null handler's {null:.2f} s: {number * round_trip + null:.2f} s"
 
 
 def _shown(value: float | None, form: str, sign: str = "") -> str:

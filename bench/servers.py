@@ -46,6 +46,7 @@ http {{
     scgi_temp_path scgi;
     ssl_certificate server.pem;
     ssl_certificate_key server.pem;
+    ssl_protocols TLSv1.2 TLSv1.3;
     ssl_session_cache shared:bench:1m;
     client_max_body_size 8m;
     client_body_buffer_size 128k;
