@@ -6,6 +6,7 @@ printed is the least of several rounds, the ways in turn. What a way costs above
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import socket
 import ssl
@@ -30,8 +31,6 @@ from scrapy_poolplus.net.dialer import Dialer
 from scrapy_poolplus.net.tls import TLSProfile
 from scrapy_poolplus.net.wire import EngineConfig
 
-ROUNDS = 7
-CONNECTIONS = 60
 HOST = "127.0.0.1"
 PIECE = 32 * 1024
 LIMIT = 10.0
@@ -143,18 +142,18 @@ def with_ours() -> Way:
     return connect
 
 
-async def measured(way: Way, port: int) -> float:
+async def measured(way: Way, port: int, connections: int) -> float:
     """Microseconds per connection."""
     start = process_time()
-    for _ in range(CONNECTIONS):
+    for _ in range(connections):
         await way(port)
         # What closing leaves to the next turns of the loop is part of it.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-    return (process_time() - start) / CONNECTIONS * 1e6
+    return (process_time() - start) / connections * 1e6
 
 
-async def compared(port: int) -> dict[str, float]:
+async def compared(port: int, rounds: int, connections: int) -> dict[str, float]:
     """The least of each."""
     standard, openssl = standard_context(), SSL.Context(SSL.TLS_METHOD)
     ways = {
@@ -165,22 +164,26 @@ async def compared(port: int) -> dict[str, float]:
         "poolplus, a dial": with_ours(),
     }
     least = dict.fromkeys(ways, float("inf"))
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, way in ways.items():
-            least[name] = min(least[name], await measured(way, port))
+            least[name] = min(least[name], await measured(way, port, connections))
     return least
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.handshakes", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7, help="(default: %(default)s)")
+    parser.add_argument("--connections", type=int, default=60, help="of each way in a round (default: %(default)s)")
+    given = parser.parse_args()
     install_reactor("twisted.internet.asyncioreactor.AsyncioSelectorReactor")
     from twisted.internet import reactor
 
     loop = reactor._asyncioEventloop  # noqa: SLF001
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, servers(Path(folder), round_trip=0.05) as running:
-        task = loop.create_task(compared(running.port(Door.TLS, slow=False)))
+        task = loop.create_task(compared(running.port(Door.TLS, slow=False), given.rounds, given.connections))
         task.add_done_callback(lambda _: reactor.stop())
         reactor.run()
-        print(f"A new TLS connection: µs of CPU, least of {ROUNDS} rounds of {CONNECTIONS}")
+        print(f"A new TLS connection: µs of CPU, least of {given.rounds} rounds of {given.connections}")
         for name, cost in task.result().items():
             print(f"{name:30}{cost:8.0f}")
 
