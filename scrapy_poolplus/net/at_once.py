@@ -11,9 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import ISystemHandle, ITCPTransport
 from twisted.internet.tcp import Client
 from twisted.python.failure import Failure
-from zope.interface import classImplements, implementedBy
+from zope.interface import implementer
 
 _LOOKED_AT = ("connected", "disconnecting", "dataBuffer", "_tempDataBuffer", "producer")
 """Of Twisted's transports, tried with 24.11 and 26.4."""
@@ -34,8 +35,13 @@ def how_tcp_ended(transport: object, reason: Failure) -> Failure:
     return reason
 
 
+@implementer(ITCPTransport, ISystemHandle)
 class AtOnce:
-    """A transport in front of a TCP connection. All but ``write`` is the connection's own."""
+    """A transport in front of a TCP connection. All but ``write`` is the connection's own.
+
+    It says of itself what is asked of it here, not all that the connection provides: Twisted's TLS copies that one by one for
+    each connection.
+    """
 
     def __init__(self, below: Client) -> None:
         self.was_reset = False
@@ -64,7 +70,3 @@ class AtOnce:
                     return
                 data = data[sent:]
         below.write(data)
-
-
-# By class: Twisted's TLS asks each transport what it provides, and looks up by interface what an object alone provides.
-classImplements(AtOnce, implementedBy(Client))

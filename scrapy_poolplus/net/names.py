@@ -7,8 +7,10 @@ done for a new connection in Python. The chain is OpenSSL's to judge and is judg
 from __future__ import annotations
 
 from collections import OrderedDict
+from hashlib import sha256
 
 from OpenSSL import SSL
+from OpenSSL.crypto import FILETYPE_ASN1, dump_certificate
 from service_identity.pyopenssl import verify_hostname, verify_ip_address
 
 from scrapy_poolplus.net.resolve import ip_version
@@ -28,7 +30,7 @@ class CertificateNames:
         certificate = connection.get_peer_certificate()
         if certificate is None:
             return "the server has none"
-        key = (host, certificate.digest("sha256"))
+        key = (host, sha256(dump_certificate(FILETYPE_ASN1, certificate)).digest())
         if key in self._known:
             self._known.move_to_end(key)
             return self._known[key]
