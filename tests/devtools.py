@@ -101,4 +101,17 @@ def devtools(profile: Path) -> Iterator[DevTools]:
     finally:
         os.close(ours_out)
         os.close(ours_in)
+        _await_end(pid)
+
+
+def _await_end(pid: int) -> None:
+    """Of the browser, which was told to end; one that does not is killed."""
+    watched = os.pidfd_open(pid)
+    try:
+        ended = select.select([watched], [], [], PATIENCE)[0]
+        if not ended:
+            os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+    finally:
+        os.close(watched)
+    assert ended, "the browser did not end"
