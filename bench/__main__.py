@@ -20,7 +20,7 @@ from bench.runner import Run, runs
 from bench.servers import servers
 
 SMOKE_CASES = ("1k-*", "20m-h2", "post-h2", "hosts-h2", "connect-verify", "rtt-c64-h2")
-SMOKE_HANDLERS = ("null", "poolplus", "HTTP11", "H2")
+SMOKE_HANDLERS = ("null", "bare", "poolplus", "HTTP11", "H2")
 SMOKE_SCALE = 0.02
 
 

@@ -1,4 +1,5 @@
-"""Who is compared: download handlers that a Scrapy user can pick, and a null handler, which is what the engine costs."""
+"""Who is compared: download handlers that a Scrapy user can pick, a null handler, which is what the engine
+costs, and a bare one, which is what any handler in Python costs at least."""
 
 from __future__ import annotations
 
@@ -38,8 +39,10 @@ NULL = Contender("null", "bench.null_handler.NullDownloadHandler", _HTTP1 | _H2,
 OURS = Contender("poolplus", "scrapy_poolplus.PoolPlusDownloadHandler", _HTTP1 | _H2, ("scrapy-poolplus", "h2"))
 HTTP11 = Contender("HTTP11", f"{_STOCK}.http11.HTTP11DownloadHandler", _HTTP1, ("Scrapy", "Twisted"))
 H2 = Contender("H2", f"{_STOCK}.http2.H2DownloadHandler", _H2, ("Scrapy", "Twisted", "h2"))
+BARE = Contender("bare", "bench.bare_handler.BareDownloadHandler", frozenset((Door.CLEARTEXT,)), ("Scrapy",))
 CONTENDERS = (
     NULL,
+    BARE,
     OURS,
     HTTP11,
     H2,
