@@ -2,12 +2,13 @@
 
 Twisted keeps it until the reactor's next turn, for which it asks the kernel to say that the socket can be written, and no
 more once it could: two system calls and a turn for each request, whose few bytes the socket nearly always takes at once.
-Engines write once a turn already, so there is nothing to gather. What the socket does not take, and every error, is left to
-Twisted's own way, which is also taken while that has anything to send, is paced by a producer, or has been told to close.
+Engines gather what they have to say in a turn, so there is little to join. What the socket does not take, and every error, is
+left to Twisted's own way, which is also taken while that has anything to send, is paced by a producer, or has been told to close.
 """
 
 from __future__ import annotations
 
+from errno import ENOBUFS, EPIPE
 from typing import Any
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
@@ -16,21 +17,23 @@ from twisted.internet.tcp import Client
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-_LOOKED_AT = ("connected", "disconnecting", "dataBuffer", "_tempDataBuffer", "producer")
-"""Of Twisted's transports, tried with 24.11 and 26.4."""
+_LOOKED_AT = ("TLS", "_aborting", "connected", "disconnecting", "dataBuffer", "_tempDataBuffer", "producer")
+"""Of Twisted's transports, tried with 24.11 and 26.10."""
+_NO_END = frozenset({ENOBUFS, EPIPE})
+"""Errors of sending that leave it to the socket to say how it ended: it has not, or the peer had closed in order before."""
 
 
 def at_once(transport: Any) -> Any:
     """`transport`, or one that sends at once where that is a TCP connection of Twisted's with the parts we know."""
-    if isinstance(transport, Client) and all(hasattr(transport, name) for name in _LOOKED_AT):
+    if isinstance(transport, Client) and all(hasattr(transport, name) for name in _LOOKED_AT) and not transport.TLS:
         return AtOnce(transport)
     return transport
 
 
 def how_tcp_ended(transport: object, reason: Failure) -> Failure:
-    """`reason`, or a reset where sending at once met one: it is told once, and to who comes later the socket reads as if
-    the peer had closed it in order."""
-    if isinstance(transport, AtOnce) and transport.was_reset and isinstance(reason.value, ConnectionDone):
+    """`reason`, or that the connection broke where sending at once met that: a socket tells its error once, and to who comes
+    later it reads as if the peer had closed it in order."""
+    if isinstance(transport, AtOnce) and transport.broke and isinstance(reason.value, ConnectionDone):
         return Failure(ConnectionLost())  # type: ignore[no-untyped-call]
     return reason
 
@@ -44,7 +47,7 @@ class AtOnce:
     """
 
     def __init__(self, below: Client) -> None:
-        self.was_reset = False
+        self.broke = False
         self._below = below
         self._send = below.getHandle().send
 
@@ -52,8 +55,11 @@ class AtOnce:
         return getattr(self._below, name)
 
     def write(self, data: bytes) -> None:
-        """Send, in the order of the calls. An error is told by the reactor in a turn of its own, not within this call."""
+        """Send, in the order of the calls; nothing more after an abort. An error is told by the reactor in a turn of its own,
+        not within this call."""
         below: Any = self._below
+        if below._aborting:  # noqa: SLF001
+            return
         if (
             below.connected
             and not below.disconnecting
@@ -63,8 +69,10 @@ class AtOnce:
         ):
             try:
                 sent = self._send(data)
+            except BlockingIOError:
+                """The socket is full."""
             except OSError as error:
-                self.was_reset = isinstance(error, ConnectionResetError)
+                self.broke = self.broke or error.errno not in _NO_END
             else:
                 if sent == len(data):
                     return

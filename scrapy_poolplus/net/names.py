@@ -11,12 +11,15 @@ from hashlib import sha256
 
 from OpenSSL import SSL
 from OpenSSL.crypto import FILETYPE_ASN1, dump_certificate
+from service_identity import CertificateError, VerificationError
 from service_identity.pyopenssl import verify_hostname, verify_ip_address
 
 from scrapy_poolplus.net.resolve import ip_version
 
 MAX_KNOWN = 1_000
-"""Verdicts that are remembered, each some 200 bytes."""
+"""Verdicts that are remembered, each at most some 500 bytes."""
+MAX_TEXT = 200
+"""Characters of a verdict: service_identity repeats the names of the certificate, which a server may make very long."""
 
 
 class CertificateNames:
@@ -34,18 +37,22 @@ class CertificateNames:
         if key in self._known:
             self._known.move_to_end(key)
             return self._known[key]
-        verdict = self._known[key] = _objection(connection, host)
+        verdict: str | None = None
+        try:
+            _verify(connection, host)
+        except (VerificationError, CertificateError) as error:
+            verdict = str(error)[:MAX_TEXT]
+        except Exception as error:  # noqa: BLE001 (what cannot be parsed in a certificate raises anything)
+            # Not remembered: it need not be the certificate's fault.
+            return str(error)[:MAX_TEXT]
+        self._known[key] = verdict
         if len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
         return verdict
 
 
-def _objection(connection: SSL.Connection, host: str) -> str | None:
-    try:
-        if ip_version(host) is None:
-            verify_hostname(connection, host.removesuffix("."))
-        else:
-            verify_ip_address(connection, host.partition("%")[0])
-    except Exception as error:  # noqa: BLE001 (what cannot be parsed in a certificate raises anything)
-        return str(error)
-    return None
+def _verify(connection: SSL.Connection, host: str) -> None:
+    if ip_version(host) is None:
+        verify_hostname(connection, host.removesuffix("."))
+    else:
+        verify_ip_address(connection, host.partition("%")[0])

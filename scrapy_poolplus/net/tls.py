@@ -208,6 +208,11 @@ class TLSTransport(TLSMemoryBIOProtocol):
         """The transport below is connected."""
         super().makeConnection(at_once(transport))  # type: ignore[no-untyped-call]
 
+    def abortConnection(self) -> None:
+        """Say nothing more: Twisted's would write what is left of the handshake and a close_notify before it aborts."""
+        self.transport.abortConnection()
+        super().abortConnection()  # type: ignore[no-untyped-call]
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The transport below is gone."""
         self.ended_by = how_tcp_ended(self.transport, reason)

@@ -6,27 +6,31 @@ that the shortcut looks at, with the oldest and the newest Twisted of tox.
 
 from __future__ import annotations
 
+import errno
 import select
 import socket
 import struct
 from collections.abc import Iterator
 
 import pytest
+import trustme
 from hypothesis import given
 from hypothesis import strategies as st
+from OpenSSL import SSL
 from twisted.internet.address import IPv4Address
-from twisted.internet.error import ConnectionLost
-from twisted.internet.interfaces import ISystemHandle, ITCPTransport
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IHandshakeListener, ISystemHandle, ITCPTransport
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.internet.tcp import Client, Connection
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from scrapy_poolplus.core.events import CloseReason
 from scrapy_poolplus.core.origin import HttpProtocol
 from scrapy_poolplus.net import at_once as room
-from scrapy_poolplus.net.at_once import AtOnce, at_once
+from scrapy_poolplus.net.at_once import AtOnce, at_once, how_tcp_ended
 from scrapy_poolplus.net.connection import Connection as PoolConnection
 from scrapy_poolplus.net.tls import Agreed, ClientTLS, TLSProfile
 from scrapy_poolplus.net.wire import EngineConfig
@@ -228,6 +232,66 @@ def test_a_reset_that_sending_meets_is_no_orderly_close(reset: socket.socket, se
         assert connection._loss[1] is CloseReason.CONNECTION_RESET
 
 
+@pytest.mark.parametrize(
+    ("met", "told"),
+    [
+        (errno.ECONNRESET, ConnectionLost),
+        (errno.ETIMEDOUT, ConnectionLost),
+        (errno.EHOSTUNREACH, ConnectionLost),
+        (errno.EPIPE, ConnectionDone),
+        (errno.ENOBUFS, ConnectionDone),
+        (errno.EAGAIN, ConnectionDone),
+    ],
+)
+def test_an_error_that_sending_meets_says_how_the_connection_ended(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, met: int, told: type[Exception]
+) -> None:
+    def failing(_data: bytes) -> int:
+        raise OSError(met, "met while sending")
+
+    monkeypatch.setattr(pair.transport, "_send", failing)
+    pair.transport.write(b"x")
+    assert pair.reactor.writers == {pair.below}
+    assert how_tcp_ended(pair.transport, Failure(ConnectionDone())).type is told
+    assert how_tcp_ended(pair.transport, Failure(ConnectionAborted())).type is ConnectionAborted
+
+
+def test_after_an_abort_nothing_is_said(pair: Pair) -> None:
+    pair.transport.abortConnection()
+    pair.transport.write(b"x")
+    assert pair.received() == b""
+    assert not pair.reactor.writers
+
+
+def test_a_handshake_that_is_given_up_at_its_end_says_nothing_more() -> None:
+    """Not its last message, which would tell the peer that it was accepted, and no close_notify."""
+
+    class Refusing(Protocol):
+        completed = False
+
+        def handshakeCompleted(self) -> None:
+            self.completed = True
+            self.transport.abortConnection()
+
+    protocol = implementer(IHandshakeListener)(Refusing)()
+    tls = ClientTLS(TLSProfile()).handshake("a.example", 443, [HttpProtocol.HTTP1]).wrap(protocol, Clock())
+    pair = Pair(tls)
+    context = SSL.Context(SSL.TLS_METHOD)
+    trustme.CA().issue_cert("a.example").configure_cert(context)
+    server = SSL.Connection(context, None)
+    server.set_accept_state()
+    try:
+        tls.makeConnection(pair.below)
+        server.bio_write(pair.received())
+        with pytest.raises(SSL.WantReadError):
+            server.do_handshake()
+        tls.dataReceived(server.bio_read(65536))
+        assert protocol.completed
+        assert pair.received() == b""
+    finally:
+        pair.close()
+
+
 def test_after_it_was_told_to_close_twisted_has_the_last_word(pair: Pair) -> None:
     pair.transport.loseConnection()
     pair.transport.write(b"x")
@@ -273,6 +337,10 @@ def test_it_passes_for_the_transport_that_it_is_before(pair: Pair) -> None:
 def test_a_transport_of_another_kind_is_left_as_it_is(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     other = StringTransport()
     assert at_once(other) is other
+    pair.below.TLS = True
+    assert at_once(pair.below) is pair.below
+    pair.below.TLS = False
+    assert at_once(pair.below) is not pair.below
     monkeypatch.setattr(room, "_LOOKED_AT", (*room._LOOKED_AT, "what a later Twisted may have renamed"))
     assert at_once(pair.below) is pair.below
 

@@ -90,3 +90,24 @@ def test_so_many_verdicts_are_remembered_the_latest_used(
     ):
         assert names.objection(server, host) is None
     assert taken_apart == ["a.shop.example", "b.shop.example", "c.shop.example", "b.shop.example"]
+
+
+def test_a_verdict_is_short_whatever_the_certificate_says(authority: trustme.CA) -> None:
+    names = CertificateNames()
+    said = names.objection(peer(authority, *(f"{'x' * 60}{number}.example" for number in range(500))), "a.example")
+    assert said is not None
+    assert 0 < len(said) <= room.MAX_TEXT
+
+
+@pytest.mark.parametrize("trouble", [MemoryError(), RecursionError("deep"), OverflowError("odd extension")])
+def test_what_need_not_be_the_certificate_s_fault_is_not_remembered(
+    authority: trustme.CA, monkeypatch: pytest.MonkeyPatch, trouble: Exception
+) -> None:
+    def failing(_connection: Any, _host: str) -> None:
+        raise trouble
+
+    names, server = CertificateNames(), peer(authority, "a.example")
+    with monkeypatch.context() as patched:
+        patched.setattr(room, "verify_hostname", failing)
+        assert names.objection(server, "a.example") == str(trouble)
+    assert names.objection(server, "a.example") is None
