@@ -208,7 +208,7 @@ class TLSTransport(TLSMemoryBIOProtocol):
         """The transport below is connected."""
         super().makeConnection(at_once(transport))  # type: ignore[no-untyped-call]
 
-    def abortConnection(self) -> None:
+    def abortConnection(self) -> None:  # noqa: N802
         """Say nothing more: Twisted's would write what is left of the handshake and a close_notify before it aborts."""
         self.transport.abortConnection()
         super().abortConnection()  # type: ignore[no-untyped-call]
