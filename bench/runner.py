@@ -103,7 +103,8 @@ def _problem(case: Case, cost: Mapping[str, Any], seen: Seen | None) -> str | No
     if cost["wrong"]:
         return f"{cost['wrong']} wrong bodies"
     if cost["failures"]:
-        return "; ".join(f"{count} x {failure}" for failure, count in cost["failures"].items())
+        failure, _ = max(cost["failures"].items(), key=lambda entry: entry[1])
+        return f"{sum(cost['failures'].values())} requests failed, as with {failure}"
     if cost["good"] != case.pages:
         return f"{cost['good']} of {case.pages} pages"
     if seen is None:
