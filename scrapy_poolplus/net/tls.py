@@ -210,7 +210,8 @@ class TLSTransport(TLSMemoryBIOProtocol):
 
     def abortConnection(self) -> None:  # noqa: N802
         """Say nothing more: Twisted's would write what is left of the handshake and a close_notify before it aborts."""
-        self.transport.abortConnection()
+        transport: Any = self.transport
+        transport.abortConnection()
         super().abortConnection()  # type: ignore[no-untyped-call]
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
