@@ -25,6 +25,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from bench.cases import Door
+from bench.round_trip import trusting
 from bench.servers import servers
 from scrapy_poolplus.core.origin import HttpProtocol, Origin, Route
 from scrapy_poolplus.net.dialer import Dialer
@@ -38,14 +39,6 @@ LIMIT = 10.0
 
 Way = Callable[[int], Awaitable[None]]
 """Opens one connection to a port of HOST and closes it."""
-
-
-def standard_context() -> ssl.SSLContext:
-    """Of the standard library, which trusts anybody."""
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def with_ssl(context: ssl.SSLContext) -> Way:
@@ -62,15 +55,14 @@ def with_asyncio(context: ssl.SSLContext) -> Way:
     """Streams of asyncio."""
 
     async def connect(port: int) -> None:
-        async with asyncio.timeout(LIMIT):
-            _, writer = await asyncio.open_connection(HOST, port, ssl=context)
-            writer.transport.abort()
+        _, writer = await asyncio.wait_for(asyncio.open_connection(HOST, port, ssl=context), LIMIT)
+        writer.transport.abort()
 
     return connect
 
 
 def with_pyopenssl(context: SSL.Context) -> Way:
-    """What Twisted uses: pyOpenSSL in memory here on a blocking socket."""
+    """What Twisted uses: pyOpenSSL in memory, here on a blocking socket."""
 
     async def connect(port: int) -> None:
         with socket.create_connection((HOST, port), LIMIT) as plain:
@@ -155,7 +147,7 @@ async def measured(way: Way, port: int, connections: int) -> float:
 
 async def compared(port: int, rounds: int, connections: int) -> dict[str, float]:
     """The least of each."""
-    standard, openssl = standard_context(), SSL.Context(SSL.TLS_METHOD)
+    standard, openssl = trusting(), SSL.Context(SSL.TLS_METHOD)
     ways = {
         "ssl, blocking socket": with_ssl(standard),
         "asyncio and ssl": with_asyncio(standard),

@@ -33,7 +33,7 @@ def test_the_floor_is_said_where_round_trips_make_it_and_nowhere_else() -> None:
     assert "floor" not in table(rows, cases)
 
 
-@pytest.mark.skipif(PROGRAM is None, reason="needs nginx")
+@pytest.mark.skipif(PROGRAM is None, reason="nginx is not installed (Debian: apt-get install nginx-light)")
 def test_each_way_to_a_new_connection_is_timed() -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "bench.handshakes", "--rounds", "1", "--connections", "2"],

@@ -429,7 +429,9 @@ async def test_a_key_log_that_goes_away_ends_no_connection(
     client = Client()
     (folder / "keys").unlink()
     folder.rmdir()
-    await client.connect("a.example", server)
+    connection = await client.connect("a.example", server)
+    assert connection.certificate is not None
+    assert not folder.exists()
 
 
 def test_the_key_log_is_ignored_where_python_ignores_its_environment(
