@@ -123,7 +123,7 @@ def with_ours() -> Way:
     from twisted.internet import reactor
 
     tcp: Any = reactor
-    dialer, config = Dialer(tcp, {"default": TLSProfile()}), EngineConfig()
+    dialer, config = Dialer(tcp, TLSProfile()), EngineConfig()
 
     async def connect(port: int) -> None:
         route = Route(Origin("https", HOST, port))

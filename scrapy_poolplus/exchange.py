@@ -28,8 +28,8 @@ class Sink(Protocol):
     """Who asked for a response. After ``dispatched``: ``sent``, ``head``, ``data`` ..., then ``end`` or ``failed``,
     exactly one of the two, unless the request was cancelled. A replay begins anew with ``dispatched``."""
 
-    def dispatched(self, connection: Connection, *, reused: bool, waited: float) -> None:
-        """The request goes to `connection`; it waited so many seconds."""
+    def dispatched(self, connection: Connection) -> None:
+        """The request goes to `connection`."""
 
     def dress(self, wire: WireRequest, session: str, *, kept: bool) -> WireRequest:
         """The request with what travels with its session; called right after ``dispatched``, where there is one."""

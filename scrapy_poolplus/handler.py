@@ -49,6 +49,7 @@ from scrapy_poolplus.shared import close_pool, shared_config, shared_door, share
 from scrapy_poolplus.shortcuts import header_lists
 
 if TYPE_CHECKING:
+    from collections.abc import Container
     from urllib.parse import ParseResult
 
     from scrapy import Request
@@ -112,6 +113,32 @@ class _Destination(NamedTuple):
     authority: bytes
 
 
+class _SlotsOfOrigin:
+    """The downloader's slots that were seen to point to one origin, and their concurrency summed.
+
+    A slot for each request (meta ``download_slot``) is a name that is never seen again, and Scrapy drops slots that are
+    idle for a minute: whenever the names have doubled, those of slots that are gone are forgotten, so the work and the
+    memory follow the slots that there are."""
+
+    __slots__ = ("_concurrency", "_look_at", "_sum")
+
+    def __init__(self) -> None:
+        self._concurrency: dict[str, int] = {}
+        self._sum = 0
+        self._look_at = 8
+
+    def with_slot(self, name: str, concurrency: int, there: Container[str]) -> int:
+        """The sum with this slot in it; `there`: the names of all slots of the downloader."""
+        known = self._concurrency
+        self._sum += concurrency - known.get(name, 0)
+        known[name] = concurrency
+        if len(known) > self._look_at:
+            self._concurrency = {name: allowed for name, allowed in known.items() if name in there}
+            self._sum = sum(self._concurrency.values())
+            self._look_at = max(8, 2 * len(self._concurrency))
+        return self._sum
+
+
 _refused: WeakSet[Crawler] = WeakSet()
 """Crawlers whose wrong settings were told already, by the handler of the other scheme."""
 
@@ -138,7 +165,7 @@ class PoolPlusDownloadHandler:
         self._dataloss_warned = False
         self._bind: tuple[str, int] | None = None
         self._destinations: dict[_Place, _Destination] = {}
-        self._slots: dict[Origin, dict[str, int]] = {}
+        self._slots: dict[Origin, _SlotsOfOrigin] = {}
         self._overrides: dict[tuple[str, str], Policy] = {}
         try:
             shared_pool(crawler)
@@ -229,18 +256,21 @@ class PoolPlusDownloadHandler:
         return wire, key, policy, own
 
     def _slots_of(self, origin: Origin, request: Request) -> int | None:
-        """How many requests Scrapy's slots allow at the origin at once, over all slots that were seen to point there;
-        None outside a crawl."""
+        """How many requests Scrapy's slots allow at the origin at once, over all slots that point there; None outside a
+        crawl."""
         name = request.meta.get("download_slot")
         downloader = getattr(self._engine(), "downloader", None)
-        slot = downloader.slots.get(name) if downloader is not None else None
-        if name is None or slot is None or slot.concurrency <= 0:
+        if name is None or downloader is None:
+            return None
+        slot = downloader.slots.get(name)
+        if slot is None or slot.concurrency <= 0:
             return None
         if len(self._slots) > MOST_REMEMBERED:
             self._slots.clear()
-        allowed = self._slots.setdefault(origin, {})
-        allowed[name] = slot.concurrency
-        return sum(allowed.values())
+        allowed = self._slots.get(origin)
+        if allowed is None:
+            allowed = self._slots[origin] = _SlotsOfOrigin()
+        return allowed.with_slot(name, slot.concurrency, downloader.slots)
 
     def _engine(self) -> ExecutionEngine | None:
         try:

@@ -373,7 +373,7 @@ class ConnectionPool:
             )
             self._audience.tell(event)
         if ticket.sink is not None:
-            ticket.sink.dispatched(member.connection, reused=action.reused, waited=action.waited)
+            ticket.sink.dispatched(member.connection)
         wire = ticket.wire
         if action.session is not None and ticket.sink is not None:
             wire = attempt.wire = ticket.sink.dress(wire, action.session, kept=action.kept)

@@ -126,7 +126,7 @@ class ResponseSink:
 
     # ---- pool.Sink
 
-    def dispatched(self, connection: Connection, *, reused: bool, waited: float) -> None:
+    def dispatched(self, connection: Connection) -> None:
         """See pool.Sink."""
         self._connection = connection
         self._begin()

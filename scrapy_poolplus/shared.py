@@ -61,7 +61,7 @@ class _Shared:
         config = self.config
         pool = ConnectionPool(
             clock=reactor,
-            dialer=Dialer(reactor, {"default": self.tls}, forget_name=_forget_name),
+            dialer=Dialer(reactor, self.tls, forget_name=_forget_name),
             uniform=random.Random(config.seed).random,  # noqa: S311 - jitter, no secret
             max_connections=config.max_connections,
             dial_timeout=crawler.settings.getfloat("DOWNLOAD_TIMEOUT") or 180.0,

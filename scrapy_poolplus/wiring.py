@@ -38,10 +38,11 @@ def observers_of(crawler: Crawler, config: PoolConfig, clock: Callable[[], float
     where POOLPLUS_HAR cannot be written."""
     if crawler not in _made:
         assert crawler.stats is not None
-        log, figures = LogObserver(), StatsObserver(crawler.stats)
-        made = _made[crawler] = [(figures, figures.kinds), (log, log.kinds), (SignalsObserver(crawler), None)]
+        log, figures, told = LogObserver(), StatsObserver(crawler.stats), SignalsObserver(crawler)
+        made = _made[crawler] = [(figures, figures.kinds), (log, log.kinds), (told, told.kinds)]
         if config.har is not None:
-            made.append((_har(crawler, config, config.har, clock), None))
+            har = _har(crawler, config, config.har, clock)
+            made.append((har, har.kinds))
         if config.rotates:
             linkability = _linkability(crawler, config)
             made.append((linkability, linkability.kinds))

@@ -278,3 +278,26 @@ def test_the_request_target_is_path_and_query_as_the_url_has_them(path, query, f
 def test_a_host_without_a_form_in_ascii_cannot_be_resolved() -> None:
     with pytest.raises(CannotResolveHostError, match="is not a host name"):
         wire(Request(f"http://{'ß' * 70}.example/", meta={"verbatim_url": True}))
+
+
+class Downloading:
+    """A crawler whose downloader has these slots."""
+
+    def __init__(self, **concurrency: int) -> None:
+        self.slots = {name: SimpleNamespace(concurrency=allowed) for name, allowed in concurrency.items()}
+        self.engine = SimpleNamespace(downloader=self)
+
+
+def test_slots_that_point_to_an_origin_are_summed_and_those_that_are_gone_are_forgotten():
+    """Case of scrapy#6982: a slot for each request. The sum must follow the slots that there are, not all ever seen."""
+    handler, origin = build(), Origin.of("http", "a.example")
+    downloading = handler._crawler = Downloading(one=8, two=4)
+
+    def slots_of(name):
+        return handler._slots_of(origin, Request(URL, meta={"download_slot": name}))
+
+    assert (slots_of("one"), slots_of("two"), slots_of("one")) == (8, 12, 12)
+    for number in range(5_000):
+        downloading.slots = {f"s{number}": SimpleNamespace(concurrency=8)}
+        assert slots_of(f"s{number}") <= 8 * 20
+    assert slots_of("unknown") is None

@@ -38,7 +38,7 @@ def test_a_request_is_dialled_dispatched_and_answered():
     _, sink = bench.ask()
     bench.clock.advance(2.0)
     bench.dials[0].connect().respond()
-    assert sink.heard == [("dispatched", False, 2.0), *ANSWER]
+    assert sink.heard == ["dispatched", *ANSWER]
     assert bench.names() == [
         "RequestQueued",
         "DialStarted",
@@ -55,7 +55,7 @@ def test_the_next_request_reuses_the_connection():
     connection.respond()
     _, sink = bench.ask()
     connection.respond()
-    assert sink.heard == [("dispatched", True, 0.0), *ANSWER]
+    assert sink.heard == ["dispatched", *ANSWER]
     assert len(bench.dials) == 1
 
 
@@ -306,7 +306,7 @@ def test_what_was_never_sent_is_sent_again_whatever_the_method():
     _, sink = bench.ask(method=b"POST")
     bench.dials[0].connect().lose(Progress.NOT_SENT)
     bench.dials[1].connect().respond()
-    assert sink.heard == [("dispatched", False, 0.0), ("dispatched", False, 0.0), *ANSWER]
+    assert sink.heard == ["dispatched", "dispatched", *ANSWER]
     assert [event.reason for event in bench.events if isinstance(event, Replayed)] == ["not sent"]
 
 
@@ -340,7 +340,7 @@ def test_what_was_sent_waits_until_all_that_the_peer_ended_with_that_connection_
     second.lose(Progress.SENT)
     bench.clock.advance(0)
     bench.dials[2].connect().respond()
-    assert sink.heard == [("dispatched", True, 0.0), ("dispatched", False, 0.0), *ANSWER]
+    assert sink.heard == ["dispatched", "dispatched", *ANSWER]
 
 
 def test_what_was_sent_may_meet_one_ended_connection_after_the_other():
@@ -390,7 +390,7 @@ def test_a_replayed_request_keeps_its_place_in_the_queue():
     second = bench.dials[1].connect()
     second.respond()
     assert older.heard[-1] is BodyEnd.COMPLETE
-    assert younger.heard[0][0] == "dispatched"
+    assert younger.heard[0] == "dispatched"
 
 
 def test_replays_have_a_limit():
@@ -429,7 +429,7 @@ def test_a_misdirected_request_goes_to_a_fresh_connection():
     connection.respond(status=421)
     assert connection.ended == "closed"
     bench.dials[1].connect(H2).respond()
-    assert sink.heard == [("dispatched", True, 0.0), "sent", ("dispatched", False, 0.0), *ANSWER]
+    assert sink.heard == ["dispatched", "sent", "dispatched", *ANSWER]
 
 
 def test_a_misdirected_first_answer_is_an_answer():

@@ -114,7 +114,7 @@ def basic_login(authorization: bytes) -> bytes | None:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Everything needed to dial: origin, proxy with credentials, local address, name of the TLS profile.
+    """Everything needed to dial: origin, proxy with credentials, local address. The TLS profile is the crawl's.
 
     `bind` is ``(host, port)``; port 0 lets the system choose. `bind_other`: one of the other family beside it, for a
     peer that `bind` cannot reach.
@@ -123,20 +123,19 @@ class Route:
     origin: Origin
     proxy: Proxy | None = None
     bind: tuple[str, int] | None = None
-    tls: str = "default"
     bind_other: tuple[str, int] | None = None
     _hash: int = field(init=False, repr=False, compare=False)
     """Kept: keys are looked up for each request, and hashing what is nested in them takes longer than all the rest."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_hash", hash((self.origin, self.proxy, self.bind, self.tls, self.bind_other)))
+        object.__setattr__(self, "_hash", hash((self.origin, self.proxy, self.bind, self.bind_other)))
 
     def __hash__(self) -> int:
         return self._hash
 
     def __reduce__(self) -> tuple[object, ...]:
         # By its values: the hash of a string is another one in another process.
-        return Route, (self.origin, self.proxy, self.bind, self.tls, self.bind_other)
+        return Route, (self.origin, self.proxy, self.bind, self.bind_other)
 
     @property
     def binds(self) -> tuple[tuple[str, int], ...]:

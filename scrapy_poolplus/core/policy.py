@@ -64,12 +64,6 @@ class Policy:
         """Requests without a label go into sessions with a budget."""
         return self.rotation is not None and self.rotation != "off"
 
-    def streams_limit(self, protocol: HttpProtocol) -> int:
-        """Requests that one connection of `protocol` carries at once, before the peer says otherwise."""
-        if protocol is HttpProtocol.HTTP1:
-            return 1
-        return min(self.max_streams, H2_STREAMS_BEFORE_SETTINGS)
-
     @property
     def longest_pause(self) -> float:
         """Seconds that a host may have itself left alone by Retry-After; 0: its Retry-After is not heeded.

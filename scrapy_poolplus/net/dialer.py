@@ -7,7 +7,7 @@ a bad certificate still looks like success. Every failure is one of core.errors 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from OpenSSL import SSL
@@ -46,20 +46,20 @@ _PLACE = {
 
 
 class Dialer:
-    """Makes connections. `tls` holds the profiles that routes name; a profile that cannot work raises ValueError.
+    """Makes connections. `tls`: the profile of all that speak it; one that cannot work raises ValueError.
     `forget_name` drops a name from whatever cache the reactor's resolver has."""
 
     def __init__(
         self,
         reactor: IReactorTCP,
-        tls: Mapping[str, TLSProfile],
+        tls: TLSProfile,
         *,
         make_engine: MakeEngine = make_engine,
         forget_name: Callable[[str], object] | None = None,
     ) -> None:
         self._reactor = reactor
         self._ages = None if forget_name is None else NameAges(forget_name)
-        self._tls = {name: ClientTLS(profile) for name, profile in tls.items()}
+        self._tls = ClientTLS(tls)
         self._make_engine = make_engine
 
     def dial(
@@ -76,11 +76,10 @@ class Dialer:
         time-out's text names as its source, such as ``connect_timeout of "*.example"``. `protocols` are offered in
         this order where TLS is spoken; in cleartext it is HTTP/1.1. `resolve_ttl`: a name that was looked up so many
         seconds ago is looked up anew; None leaves it to the resolver's cache."""
-        tls = self._tls[route.tls]
         if resolve_ttl is not None and self._ages is not None:
             first_hop = route.origin if route.proxy is None else route.proxy
             self._ages.bound(first_hop.host, resolve_ttl, self._reactor.seconds())
-        dial = Dial(self._reactor, route, config, protocols=protocols, tls=tls, make_engine=self._make_engine)
+        dial = Dial(self._reactor, route, config, protocols=protocols, tls=self._tls, make_engine=self._make_engine)
         dial.limit(timeout, setting)
         return dial
 

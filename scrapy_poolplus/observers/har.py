@@ -50,6 +50,9 @@ class HarObserver:
     ``[masked]``. `bodies`: what was sent and received goes into the file too.
     """
 
+    kinds: frozenset[type] = frozenset({ConnectionOpened, ConnectionClosed, DialFailed, SessionOpened, SessionRetired})
+    """The pool's events that it keeps; requests come by ``exchanged``."""
+
     def __init__(
         self, path: Path, *, version: str, clock: Callable[[], float], masked: bool = True, bodies: bool = False
     ) -> None:

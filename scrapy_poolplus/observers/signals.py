@@ -33,6 +33,9 @@ SIGNALS: dict[type[PoolEvent], object] = {
 class SignalsObserver:
     """Sends the signals of a crawler."""
 
+    kinds: frozenset[type] = frozenset(SIGNALS)
+    """The events that are signals: none else is made for them."""
+
     def __init__(self, crawler: Crawler) -> None:
         self._crawler = crawler
 

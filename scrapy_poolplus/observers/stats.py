@@ -19,6 +19,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -62,8 +63,12 @@ class StatsObserver:
 
     def __init__(self, stats: StatsCollector) -> None:
         self._stats = stats
+        # Never read back: a collector that several processes share adds up what each counts.
         self._count = stats.inc_value
-        self._open = 0
+        self._open = self._open_max = 0
+        self._sums: defaultdict[str, float] = defaultdict(float)
+        """Seconds by name. Kept here and only written there: a collector may give back other than it was given, as
+        scrapy-redis's gives bytes."""
         self._counts: dict[type, Callable[[Any], None]] = {
             RequestDispatched: self._dispatched,
             ConnectionOpened: self._opened,
@@ -90,7 +95,9 @@ class StatsObserver:
     def _opened(self, event: ConnectionOpened) -> None:
         self._open += 1
         self._count("poolplus/connections/opened")
-        self._stats.max_value("poolplus/connections/open_max", self._open)
+        if self._open > self._open_max:
+            self._open_max = self._open
+            self._stats.set_value("poolplus/connections/open_max", self._open)
         self._add("poolplus/dial/seconds_total", event.dial_seconds)
 
     def _closed(self, event: ConnectionClosed) -> None:
@@ -116,4 +123,5 @@ class StatsObserver:
         self._count("poolplus/retry_after/held")
 
     def _add(self, key: str, seconds: float) -> None:
-        self._stats.set_value(key, self._stats.get_value(key, 0.0) + seconds)
+        self._sums[key] += seconds
+        self._stats.set_value(key, self._sums[key])

@@ -290,11 +290,6 @@ async def test_a_connection_closed_instead_of_an_answer(transport: Transport, do
     assert caught.value.__cause__ is not None
 
 
-async def test_a_connection_reset_instead_of_an_answer(transport: Transport, download: Any, serve: Any) -> None:
-    with pytest.raises(DownloadFailedError):
-        await download(serve(transport, lambda exchange: exchange.abort()).url("/"))
-
-
 @over_http1
 async def test_a_connection_closed_in_the_head(transport: Transport, download: Any, serve: Any) -> None:
     def answer(exchange: Any) -> None:

@@ -118,12 +118,11 @@ def test_whatever_makes_connections_different_makes_their_keys_different() -> No
         PoolKey(replace(key.route, proxy=Proxy("socks5", "p.example", 3128))),
         PoolKey(replace(key.route, bind=("127.0.0.2", 0))),
         PoolKey(replace(key.route, bind=("127.0.0.2", 4000))),
-        PoolKey(replace(key.route, tls="verified")),
         replace(key, label="login"),
         replace(key, protocols=(HttpProtocol.HTTP1,)),
         replace(key, protocols=(HttpProtocol.HTTP1, HttpProtocol.HTTP2)),
     }
-    assert len(others) == 9
+    assert len(others) == 8
     assert key not in others
     assert key == PoolKey(Route(Origin.of("HTTPS", "A.example", 443)))
 

@@ -7,7 +7,6 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from scrapy_poolplus.core.origin import HttpProtocol
 from scrapy_poolplus.core.policy import Policy, PolicyTable
 from scrapy_poolplus.core.policy_fields import (
     FIELDS,
@@ -92,12 +91,6 @@ def test_the_policy_of_a_host_is_the_one_a_search_through_all_patterns_finds(
     matching = [p for p in written if p == host or (p.startswith("*.") and host.endswith(p[1:]))]
     best = max(matching, key=lambda p: (not p.startswith("*."), len(p)), default="default")
     assert table(*written).for_host(host).name == best
-
-
-def test_http1_carries_one_request_at_once_and_h2_no_more_than_is_assumed_before_settings() -> None:
-    assert Policy(max_streams=500).streams_limit(HttpProtocol.HTTP1) == 1
-    assert Policy(max_streams=500).streams_limit(HttpProtocol.HTTP2) == 100
-    assert Policy(max_streams=7).streams_limit(HttpProtocol.HTTP2) == 7
 
 
 # ---- reading a policy

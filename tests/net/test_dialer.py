@@ -61,7 +61,7 @@ def dial(
     """Begin to dial, certificates not verified."""
     from twisted.internet import reactor
 
-    dialer = Dialer(machine or reactor, {"default": TLSProfile()}, make_engine=SilentEngine)
+    dialer = Dialer(machine or reactor, TLSProfile(), make_engine=SilentEngine)
     route = Route(Origin.of(scheme, host, port), bind=bind)
     return dialer.dial(route, protocols, EngineConfig(), timeout=timeout, setting=SETTING)
 
@@ -714,7 +714,7 @@ async def test_a_name_is_looked_up_anew_once_its_time_to_live_is_over(listening:
     names = Cached({"a.example": ["127.0.0.1"], "p.example": ["127.0.0.1"]})
     dialer = Dialer(
         Machine(reactor, names, clock),
-        {"default": TLSProfile()},
+        TLSProfile(),
         make_engine=SilentEngine,
         forget_name=names.cache.discard,
     )

@@ -51,7 +51,7 @@ def dial(
     from twisted.internet import reactor
 
     machine = Machine(reactor, NAMES, clock)
-    dialer = Dialer(machine, {"default": TLSProfile(verify=verify)}, make_engine=SilentEngine)
+    dialer = Dialer(machine, TLSProfile(verify=verify), make_engine=SilentEngine)
     route = Route(Origin.of(scheme, target, port), proxy=proxy)
     return dialer.dial(route, BOTH, EngineConfig(), timeout=10.0, setting="connect_timeout")
 

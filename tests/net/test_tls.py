@@ -42,7 +42,7 @@ class Client:
     def __init__(self, **profile: Any) -> None:
         from twisted.internet import reactor
 
-        self.dialer = Dialer(Machine(reactor, LOCAL), {"default": TLSProfile(**profile)}, make_engine=SilentEngine)
+        self.dialer = Dialer(Machine(reactor, LOCAL), TLSProfile(**profile), make_engine=SilentEngine)
 
     def dial(self, host: str, server: Server) -> Dial:
         return self.dial_port(host, server.port)
@@ -231,13 +231,11 @@ def test_a_profile_has_one_context_and_loads_the_trust_store_once(monkeypatch: p
             super().set_default_verify_paths()
 
     monkeypatch.setattr(tls_room.SSL, "Context", Counted)
-    profiles = {"default": TLSProfile(), "strict": TLSProfile(verify=True)}
-    dialer = Dialer(Machine(reactor, LOCAL), profiles, make_engine=SilentEngine)
-    for _ in range(5):
-        for name in profiles:
-            dialer.dial(
-                Route(Origin.of("https", "a.example", 1), tls=name), BOTH, EngineConfig(), timeout=None, setting=""
-            ).cancel()
+    route = Route(Origin.of("https", "a.example", 1))
+    for profile in (TLSProfile(), TLSProfile(verify=True)):
+        dialer = Dialer(Machine(reactor, LOCAL), profile, make_engine=SilentEngine)
+        for _ in range(5):
+            dialer.dial(route, BOTH, EngineConfig(), timeout=None, setting="").cancel()
     assert len(made) == 2
     assert loaded == [made[1]]
 

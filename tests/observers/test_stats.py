@@ -151,8 +151,33 @@ def test_other_events_leave_no_stat(stats: MemoryStatsCollector, see: StatsObser
     assert found(stats) == {}
 
 
-def test_a_second_pool_of_the_crawl_adds_to_the_stats_of_the_first(stats: MemoryStatsCollector) -> None:
-    for see in (StatsObserver(stats), StatsObserver(stats)):
+class BytesCollector(MemoryStatsCollector):
+    """As scrapy-redis's, whose values come back as bytes (rmax/scrapy-redis stats.py)."""
+
+    def get_value(self, key: str, default: Any = None, spider: Any = None) -> Any:
+        value = super().get_value(key, default)
+        return default if value is default else str(value).encode()
+
+    def max_value(self, key: str, value: Any, spider: Any = None) -> None:
+        self.set_value(key, max(self.get_value(key, value), value))
+
+
+def test_a_collector_that_gives_back_bytes_is_never_read() -> None:
+    stats = BytesCollector(Crawler(Spider))
+    see = StatsObserver(stats)
+    for number in (1, 2):
+        see(opened(number))
+        see(dispatched(reused=False, waited=0.5))
+    assert found(stats)["poolplus/connections/open_max"] == 2
+    assert found(stats)["poolplus/wait/seconds_total"] == 1.0
+    assert found(stats)["poolplus/dial/seconds_total"] == 0.5
+
+
+def test_a_second_pool_of_the_crawl_adds_to_the_stats_of_the_first(
+    stats: MemoryStatsCollector, see: StatsObserver
+) -> None:
+    """The observer is the crawler's: pools that follow one another have the same."""
+    for _ in range(2):
         see(opened(1, seconds=0.5))
         see(dispatched(reused=False, waited=1.0))
         see(closed(1, CloseReason.POOL_CLOSED))

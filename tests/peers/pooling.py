@@ -136,8 +136,8 @@ class RecordingSink:
     on_end: Callable[[], None] | None = None
     on_data: Callable[[], None] | None = None
 
-    def dispatched(self, connection: Any, *, reused: bool, waited: float) -> None:
-        self.heard.append(("dispatched", reused, waited))
+    def dispatched(self, connection: Any) -> None:
+        self.heard.append("dispatched")
 
     def dress(self, wire: WireRequest, session: str, *, kept: bool) -> WireRequest:
         return wire
